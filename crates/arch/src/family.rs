@@ -1,0 +1,98 @@
+//! The contract of an architecture family.
+
+use crate::{ArchError, Config};
+use ggufsmith_core::{TensorExpr, TensorInfo};
+use ggufsmith_gguf::Value;
+
+/// A Hugging Face class name of a family.
+#[derive(Debug)]
+pub struct Class {
+    /// As in config.json's `architectures`, e.g. `LlamaForCausalLM`.
+    pub name: &'static str,
+    /// config.json's `model_type`, e.g. `llama`.
+    pub model_type: &'static str,
+    /// What transformers 4.57.6's config class fills in where config.json is silent: a JSON object of the keys that matter.
+    pub defaults: &'static str,
+}
+
+/// One entry of the hyper-parameter list.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Hparam {
+    /// A key (complete, e.g. `llama.block_count`) and its value.
+    Set(String, Value),
+    /// Where `general.file_type` stands; its value differs per output.
+    FileType,
+}
+
+/// How the reference converter finds the vocabulary (`set_vocab` of the family's class).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VocabRoute {
+    /// tokenizer.model, else tokenizer.json with byte fallback (`LlamaHfVocab`), else byte-level BPE; `add_space_prefix` from
+    /// tokenizer_config.json; the special cases of vocabularies of 32,016 and 49,152 tokens.
+    Llama,
+    /// Byte-level BPE from tokenizer.json.
+    Bpe,
+}
+
+/// One tensor of the output.
+#[derive(Debug, Clone)]
+pub struct OutputTensor {
+    /// GGUF name, e.g. `blk.0.attn_q.weight`.
+    pub name: String,
+    /// Where its elements come from; its shape is the tensor's shape.
+    pub expr: TensorExpr,
+    /// Stays F32 whatever the file's type: vectors, norms, biases, routers, ...
+    pub keep_f32: bool,
+}
+
+/// Everything that a config and a list of source tensors determine.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// `general.architecture`.
+    pub arch: &'static str,
+    /// Hyper-parameters in the order of the reference converter.
+    pub hparams: Vec<Hparam>,
+    /// Output tensors in the order of the reference converter.
+    pub tensors: Vec<OutputTensor>,
+    /// Source tensors that are dropped, with the reason.
+    pub dropped: Vec<(String, &'static str)>,
+    /// How the vocabulary is found.
+    pub vocab: VocabRoute,
+    /// Embedding rows: the vocabulary may not be larger.
+    pub vocab_size: u64,
+    /// What the recipes need to know.
+    pub recipe: RecipeInputs,
+    /// Notes for the summary: unknown config keys and the like.
+    pub warnings: Vec<String>,
+}
+
+/// The hyper-parameters that llama-quantize's recipes look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecipeInputs {
+    /// `block_count`.
+    pub n_layer: u32,
+    /// `attention.head_count`.
+    pub n_head: u32,
+    /// `attention.head_count_kv`.
+    pub n_head_kv: u32,
+    /// `expert_count`, 0 without experts.
+    pub n_expert: u32,
+}
+
+/// One architecture family.
+pub trait Family: Sync {
+    /// `general.architecture`, e.g. `llama`.
+    fn name(&self) -> &'static str;
+
+    /// The class names it covers.
+    fn classes(&self) -> &'static [Class];
+
+    /// What the GGUF file of this config and these tensors holds.
+    ///
+    /// `tensors` are in the order of [`ggufsmith_core::TensorSource::tensors`].
+    ///
+    /// # Errors
+    /// [`ArchError`]: a config key is missing or has the wrong type, a tensor maps to nothing or twice, is missing, or has a
+    /// shape that the config does not allow.
+    fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError>;
+}

@@ -1,0 +1,2 @@
+//! The `ggufsmith` binary.
+fn main() {}

@@ -1,0 +1,11 @@
+//! From a Hugging Face checkpoint to GGUF.
+//!
+//! [`plan`] decides everything before the first weight is read, [`pipeline`] reads every source chunk once and encodes it for
+//! every output, [`sink`] writes positioned bytes and renames all outputs together.
+
+/// Stub.
+pub mod plan {}
+/// Stub.
+pub mod pipeline {}
+/// Stub.
+pub mod sink {}

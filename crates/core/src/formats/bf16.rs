@@ -1,0 +1,34 @@
+//! `BF16`: plain floats.
+
+use crate::encoder::{Encoder, Rows, Words};
+use crate::float;
+use crate::format::Format;
+
+/// ggml's `BF16`.
+pub static FORMAT: Format = Format { ggml_id: 30, name: "BF16", block_len: 1, block_bytes: 2, decode };
+
+/// Copies, widens exactly, or rounds to nearest, ties to even.
+pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast: encode, textbook: encode };
+
+fn decode(blocks: &[u8], out: &mut [f32]) {
+    for (value, bytes) in out.iter_mut().zip(blocks.as_chunks::<2>().0) {
+        *value = float::bf16_to_f32(u16::from_le_bytes(*bytes));
+    }
+}
+
+fn encode(rows: Rows<'_>, _importance: Option<&[f32]>, out: &mut [u8]) {
+    let out = out.as_chunks_mut::<2>().0;
+    match rows.words {
+        Words::BF16 => out.as_flattened_mut().copy_from_slice(rows.bytes),
+        Words::F32 => {
+            for (to, from) in out.iter_mut().zip(rows.bytes.as_chunks::<4>().0) {
+                *to = float::f32_to_bf16(f32::from_le_bytes(*from)).to_le_bytes();
+            }
+        }
+        Words::F16 => {
+            for (to, from) in out.iter_mut().zip(rows.bytes.as_chunks::<2>().0) {
+                *to = float::f32_to_bf16(float::f16_to_f32(u16::from_le_bytes(*from))).to_le_bytes();
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `F32`: plain floats.
+
+use crate::encoder::{Encoder, Rows, Words};
+use crate::float;
+use crate::format::Format;
+
+/// ggml's `F32`.
+pub static FORMAT: Format = Format { ggml_id: 0, name: "F32", block_len: 1, block_bytes: 4, decode };
+
+/// Copies, widens exactly, or rounds to nearest, ties to even.
+pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast: encode, textbook: encode };
+
+fn decode(blocks: &[u8], out: &mut [f32]) {
+    for (value, bytes) in out.iter_mut().zip(blocks.as_chunks::<4>().0) {
+        *value = f32::from_le_bytes(*bytes);
+    }
+}
+
+fn encode(rows: Rows<'_>, _importance: Option<&[f32]>, out: &mut [u8]) {
+    let out = out.as_chunks_mut::<4>().0;
+    match rows.words {
+        Words::F32 => out.as_flattened_mut().copy_from_slice(rows.bytes),
+        Words::F16 => {
+            for (to, from) in out.iter_mut().zip(rows.bytes.as_chunks::<2>().0) {
+                *to = float::f16_to_f32(u16::from_le_bytes(*from)).to_le_bytes();
+            }
+        }
+        Words::BF16 => {
+            for (to, from) in out.iter_mut().zip(rows.bytes.as_chunks::<2>().0) {
+                *to = float::bf16_to_f32(u16::from_le_bytes(*from)).to_le_bytes();
+            }
+        }
+    }
+}

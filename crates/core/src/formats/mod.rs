@@ -1,0 +1,24 @@
+//! The registry: one file per format, one line per format and per encoder.
+
+use crate::encoder::Encoder;
+use crate::format::Format;
+
+pub mod bf16;
+pub mod f16;
+pub mod f32;
+
+/// Every format we can read, by `ggml_id`.
+pub static FORMATS: &[&Format] = &[&f32::FORMAT, &f16::FORMAT, &bf16::FORMAT];
+
+/// Every encoder. The first one of a format is its default.
+pub static ENCODERS: &[&Encoder] = &[&f32::ENCODER, &f16::ENCODER, &bf16::ENCODER];
+
+/// The format with this `ggml_type` id.
+pub fn by_id(ggml_id: u32) -> Option<&'static Format> {
+    FORMATS.iter().copied().find(|f| f.ggml_id == ggml_id)
+}
+
+/// The default encoder of a format, if it can be written.
+pub fn encoder_of(format: &Format) -> Option<&'static Encoder> {
+    ENCODERS.iter().copied().find(|e| e.format == format)
+}
