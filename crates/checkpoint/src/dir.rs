@@ -1,27 +1,39 @@
 //! The model directory and its small files.
 
-use crate::CheckpointError;
+use crate::file;
+use crate::{CheckpointError, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// The largest small file (JSON, tokenizer, model card) that is read whole.
-const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// A directory with a config.json.
 #[derive(Debug, Clone)]
 pub struct ModelDir {
     path: PathBuf,
+    /// What links may not leave; `None`: anything goes.
+    root: Option<PathBuf>,
+    options: OpenOptions,
     config: serde_json::Value,
 }
 
 impl ModelDir {
+    /// Open a directory that holds a config.json, with the default [`OpenOptions`].
+    ///
+    /// # Errors
+    /// As [`ModelDir::open_with`].
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        Self::open_with(path, OpenOptions::default())
+    }
+
     /// Open a directory that holds a config.json.
     ///
     /// # Errors
     /// [`CheckpointError`] where the directory or its config.json cannot be read.
-    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let mut dir = ModelDir { path: path.to_owned(), config: serde_json::Value::Null };
-        std::fs::read_dir(path).map_err(|source| CheckpointError::Io { path: path.into(), source })?;
+    pub fn open_with(path: &Path, options: OpenOptions) -> Result<Self, CheckpointError> {
+        let io = |source| CheckpointError::Io { path: path.into(), source };
+        std::fs::read_dir(path).map_err(io)?;
+        let root = if options.follow_symlinks { None } else { Some(file::containment_root(path).map_err(io)?) };
+        let mut dir = ModelDir { path: path.to_owned(), root, options, config: serde_json::Value::Null };
         dir.config =
             dir.json("config.json")?.ok_or_else(|| CheckpointError::NotAModel { path: path.into(), missing: "config.json" })?;
         Ok(dir)
@@ -30,6 +42,11 @@ impl ModelDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &OpenOptions {
+        &self.options
     }
 
     /// The directory's own name: the reference converter derives `general.name` from it.
@@ -46,19 +63,24 @@ impl ModelDir {
     /// A small file of the directory; `None` where it does not exist.
     ///
     /// # Errors
-    /// [`CheckpointError`] where it exists and cannot be read, or is larger than 256 MiB.
+    /// [`CheckpointError`] where it exists and cannot be read, is no regular file, leaves the model's directory or is larger
+    /// than [`crate::Limits::small_file_bytes`].
     pub fn bytes(&self, file: &str) -> Result<Option<Vec<u8>>, CheckpointError> {
-        let path = self.path.join(file);
-        let io = |source| CheckpointError::Io { path: path.clone(), source };
-        let handle = match std::fs::File::open(&path) {
-            Ok(handle) => handle,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(io(e)),
-        };
+        self.bytes_up_to(file, self.options.limits.small_file_bytes)
+    }
+
+    pub(crate) fn bytes_up_to(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>, CheckpointError> {
+        let Some((path, handle, metadata)) = self.open_file(file)? else { return Ok(None) };
+        if metadata.len() > limit {
+            return Err(CheckpointError::TooLarge { path, bytes: metadata.len(), limit });
+        }
         let mut bytes = Vec::new();
-        handle.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(CheckpointError::TooLarge { path, bytes: bytes.len() as u64, limit: MAX_FILE_BYTES });
+        // One byte more than was announced, so that a file that grows meanwhile does not pass for a whole one.
+        if let Err(source) = handle.take(metadata.len() + 1).read_to_end(&mut bytes) {
+            return Err(CheckpointError::Io { path, source });
+        }
+        if bytes.len() as u64 > metadata.len() {
+            return Err(CheckpointError::TooLarge { path, bytes: bytes.len() as u64, limit: metadata.len() });
         }
         Ok(Some(bytes))
     }
@@ -68,19 +90,56 @@ impl ModelDir {
     /// # Errors
     /// As [`ModelDir::bytes`], or where it is not UTF-8.
     pub fn text(&self, file: &str) -> Result<Option<String>, CheckpointError> {
-        let Some(bytes) = self.bytes(file)? else { return Ok(None) };
-        let path = || self.path.join(file);
+        self.bytes(file)?.map(|bytes| self.utf8(file, bytes)).transpose()
+    }
+
+    pub(crate) fn utf8(&self, file: &str, bytes: Vec<u8>) -> Result<String, CheckpointError> {
         String::from_utf8(bytes)
-            .map(Some)
-            .map_err(|e| CheckpointError::NotUtf8 { path: path(), offset: e.utf8_error().valid_up_to() })
+            .map_err(|e| CheckpointError::NotUtf8 { path: self.path.join(file), offset: e.utf8_error().valid_up_to() })
     }
 
     /// As [`ModelDir::text`], parsed as JSON (key order kept).
     ///
     /// # Errors
-    /// As [`ModelDir::text`], or where it is not JSON.
+    /// As [`ModelDir::text`], or where it is not JSON or an object has a key twice.
     pub fn json(&self, file: &str) -> Result<Option<serde_json::Value>, CheckpointError> {
         let Some(text) = self.text(file)? else { return Ok(None) };
-        serde_json::from_str(&text).map(Some).map_err(|source| CheckpointError::Json { path: self.path.join(file), source })
+        crate::json::parse(&self.path.join(file), &text).map(Some)
+    }
+
+    /// The names of what lies in a folder of the directory (`""`: in the directory itself), sorted by bytes as Python sorts
+    /// them; empty where there is no such folder. Names that are not UTF-8 are left out: nothing of a model has one.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] where the folder cannot be read.
+    pub fn list(&self, folder: &str) -> Result<Vec<String>, CheckpointError> {
+        let path = if folder.is_empty() { self.path.clone() } else { self.join(folder)? };
+        let io = |source| CheckpointError::Io { path: path.clone(), source };
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !folder.is_empty() => return Ok(Vec::new()),
+            Err(e) => return Err(io(e)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry.map_err(io)?.file_name().into_string().ok());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Open a file of the directory; `name` is plain, or plain names joined by `/`.
+    pub(crate) fn open_file(&self, name: &str) -> Result<Option<(PathBuf, File, Metadata)>, CheckpointError> {
+        let path = self.join(name)?;
+        let opened = file::open(&path, self.root.as_deref())?;
+        Ok(opened.map(|(handle, metadata)| (path, handle, metadata)))
+    }
+
+    fn join(&self, name: &str) -> Result<PathBuf, CheckpointError> {
+        if name.split('/').all(file::is_plain_name) {
+            Ok(self.path.join(name))
+        } else {
+            Err(CheckpointError::FileName { name: name.to_owned() })
+        }
     }
 }

@@ -1,9 +1,21 @@
 //! A Hugging Face model on disk: the directory, its safetensors shards, config.json, tokenizer files.
 //!
 //! Nothing here maps memory: files are read at positions, so a file that shrinks is an error and resident memory is the caller's.
+//! Nothing here trusts a file: every length is checked against [`Limits`] and against the bytes that are there before anything
+//! is allocated, every name is checked before it is joined to a path, and nothing is executed.
+#![forbid(unsafe_code)]
 
 mod dir;
 mod error;
+mod file;
+mod header;
+mod index;
+mod json;
+mod limits;
+mod source;
 
 pub use dir::ModelDir;
-pub use error::CheckpointError;
+pub use error::{CheckpointError, HeaderDefect, IndexDefect, NotAFile};
+pub use header::{SafetensorsInfo, safetensors_info};
+pub use limits::{Limits, OpenOptions};
+pub use source::Checkpoint;

@@ -38,6 +38,8 @@ pub enum SourceError {
     Io { file: PathBuf, tensor: String, offset: u64, source: std::io::Error },
     #[error("{} ended at byte {found} while tensor {tensor} was read up to byte {expected}: it changed since it was opened", file.display())]
     Shrunk { file: PathBuf, tensor: String, expected: u64, found: u64 },
+    #[error("{} is no longer the file that was opened: it was written to or replaced meanwhile", file.display())]
+    Changed { file: PathBuf },
     #[error("the source has no tensor {tensor}")]
     NoTensor { tensor: String },
     #[error("tensor {tensor}: bytes {start}..{end} asked for, it has {bytes}")]
@@ -60,4 +62,12 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// [`SourceError`] where the tensor or the range does not exist or the file cannot be read.
     fn read(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<(), SourceError>;
+
+    /// Whether every file is still the one that was opened; asked before results are published.
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`] where a file was written to, replaced or removed.
+    fn check_unchanged(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
 }

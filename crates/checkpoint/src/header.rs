@@ -1,0 +1,272 @@
+//! The header of a safetensors file: 8 bytes of length, JSON, then the tensors' bytes without a gap.
+
+use crate::error::HeaderDefect;
+use crate::file::{self, Identity};
+use crate::{CheckpointError, Limits};
+use ggufsmith_core::{DType, TensorInfo};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Bytes of the length that a file begins with.
+const LENGTH_BYTES: u64 = 8;
+/// The one key of a header that is no tensor.
+const METADATA: &str = "__metadata__";
+
+/// What the header of one safetensors file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SafetensorsInfo {
+    /// Tensors, sorted by name.
+    pub tensors: Vec<TensorInfo>,
+    /// `__metadata__`, in file order.
+    pub metadata: Vec<(String, String)>,
+    /// Bytes of the whole file.
+    pub file_bytes: u64,
+}
+
+/// Read and check the header of a single safetensors file, wherever it lies.
+///
+/// # Errors
+/// [`CheckpointError`] where the file cannot be read, is no regular file or its header does not describe it.
+pub fn safetensors_info(path: &Path, limits: &Limits) -> Result<SafetensorsInfo, CheckpointError> {
+    let (handle, metadata) = file::open(path, None)?
+        .ok_or_else(|| CheckpointError::Io { path: path.into(), source: std::io::ErrorKind::NotFound.into() })?;
+    read(path, &handle, &Identity::of(&metadata), limits)
+}
+
+/// As [`safetensors_info`], of an open file.
+pub(crate) fn read(path: &Path, handle: &File, identity: &Identity, limits: &Limits) -> Result<SafetensorsInfo, CheckpointError> {
+    let io = |source| CheckpointError::Io { path: path.into(), source };
+    let defect = |offset, defect| CheckpointError::Header { path: path.into(), offset, defect };
+    let Some(available) = identity.len.checked_sub(LENGTH_BYTES) else {
+        return Err(defect(0, HeaderDefect::NoLength { file_bytes: identity.len }));
+    };
+    let mut length = [0; LENGTH_BYTES as usize];
+    file::read_exact_at(handle, &mut length, 0).map_err(io)?;
+    let len = u64::from_le_bytes(length);
+    if len > limits.header_bytes {
+        return Err(defect(0, HeaderDefect::TooLong { len, limit: limits.header_bytes }));
+    }
+    if len > available {
+        return Err(defect(0, HeaderDefect::BeyondFile { len, available }));
+    }
+    let mut header = vec![0; len as usize];
+    file::read_exact_at(handle, &mut header, LENGTH_BYTES).map_err(io)?;
+    let data = Data { start: LENGTH_BYTES + len, bytes: available - len };
+    let (tensors, metadata) = parse(path, &header, data, limits).map_err(|Located(at, what)| defect(LENGTH_BYTES + at, what))?;
+    Ok(SafetensorsInfo { tensors, metadata, file_bytes: identity.len })
+}
+
+/// Where the tensors' bytes lie in the file.
+#[derive(Clone, Copy)]
+struct Data {
+    start: u64,
+    bytes: u64,
+}
+
+/// A defect and its byte offset in the header.
+struct Located(u64, HeaderDefect);
+
+impl From<HeaderDefect> for Located {
+    /// A defect of the whole header.
+    fn from(defect: HeaderDefect) -> Self {
+        Located(0, defect)
+    }
+}
+
+type Parsed = (Vec<TensorInfo>, Vec<(String, String)>);
+
+fn parse(path: &Path, header: &[u8], data: Data, limits: &Limits) -> Result<Parsed, Located> {
+    let text = std::str::from_utf8(header).map_err(|e| Located(e.valid_up_to() as u64, HeaderDefect::NotUtf8))?;
+    if !text.starts_with('{') {
+        return Err(HeaderDefect::NoBrace.into());
+    }
+    let Entries(entries) = serde_json::from_str(text).map_err(HeaderDefect::Json)?;
+    let mut metadata = None;
+    let mut names = HashSet::with_capacity(entries.len());
+    let mut tensors = Vec::with_capacity(entries.len());
+    for (name, raw) in entries {
+        // `raw` borrows from `text`, so its distance to the start is its offset.
+        let at = |defect| Located((raw.get().as_ptr().addr() - text.as_ptr().addr()) as u64, defect);
+        if name == METADATA {
+            let pairs: Pairs = serde_json::from_str(raw.get()).map_err(|e| at(HeaderDefect::Metadata(e)))?;
+            if metadata.replace(pairs.0).is_some() {
+                return Err(at(HeaderDefect::DuplicateName { tensor: name }));
+            }
+            continue;
+        }
+        check_name(&name, limits).map_err(at)?;
+        if !names.insert(name.clone()) {
+            return Err(at(HeaderDefect::DuplicateName { tensor: name }));
+        }
+        tensors.push(Entry::read(name, raw, limits).map_err(at)?);
+    }
+    drop(names);
+    let metadata = metadata.unwrap_or_default();
+    tensors.sort_by_key(|entry| (entry.start, entry.end));
+    check_layout(&tensors, data.bytes)?;
+    check_with_library(&tensors)?;
+    let file = PathBuf::from(path);
+    let mut tensors: Vec<TensorInfo> = tensors.into_iter().map(|entry| entry.into_info(&file, data.start)).collect();
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((tensors, metadata))
+}
+
+fn check_name(name: &str, limits: &Limits) -> Result<(), HeaderDefect> {
+    let hostile = |what| HeaderDefect::HostileName { tensor: name.to_owned(), what };
+    if name.is_empty() {
+        return Err(HeaderDefect::EmptyName);
+    }
+    if name.len() > limits.name_bytes {
+        return Err(HeaderDefect::LongName { len: name.len(), limit: limits.name_bytes });
+    }
+    if name.contains("..") {
+        return Err(hostile("'..'"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(hostile("a control character"));
+    }
+    Ok(())
+}
+
+/// One tensor of the header, checked by itself; positions are in the data.
+struct Entry {
+    name: String,
+    dtype: DType,
+    shape: Vec<u64>,
+    start: u64,
+    end: u64,
+}
+
+/// A tensor's object as it stands in the JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEntry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+impl Entry {
+    fn read(name: String, raw: &RawValue, limits: &Limits) -> Result<Self, HeaderDefect> {
+        let raw: RawEntry = match serde_json::from_str(raw.get()) {
+            Ok(raw) => raw,
+            Err(source) => return Err(HeaderDefect::Entry { tensor: name, source }),
+        };
+        let (start, end) = raw.data_offsets;
+        let Some(dtype) = DType::from_name(&raw.dtype) else {
+            let known = DType::all().map(DType::name).collect::<Vec<_>>().join(", ");
+            return Err(HeaderDefect::Dtype { tensor: name, dtype: raw.dtype, known });
+        };
+        if raw.shape.len() > limits.dims {
+            return Err(HeaderDefect::TooManyDims { tensor: name, dims: raw.shape.len(), limit: limits.dims });
+        }
+        // A zero does not excuse the other dimensions: they are multiplied elsewhere.
+        let nonzero = raw.shape.iter().filter(|&&dim| dim != 0);
+        let bytes = nonzero.copied().try_fold(dtype.bytes() as u64, u64::checked_mul).filter(|&b| i64::try_from(b).is_ok());
+        let Some(bytes) = bytes else {
+            return Err(HeaderDefect::ShapeOverflow { tensor: name, shape: raw.shape });
+        };
+        let expected = if raw.shape.contains(&0) { 0 } else { bytes };
+        match end.checked_sub(start) {
+            None => Err(HeaderDefect::EndBeforeStart { tensor: name, start, end }),
+            Some(found) if found != expected => Err(HeaderDefect::ByteCount { tensor: name, expected, found }),
+            Some(_) => Ok(Entry { name, dtype, shape: raw.shape, start, end }),
+        }
+    }
+
+    fn into_info(self, file: &Path, data_start: u64) -> TensorInfo {
+        TensorInfo { name: self.name, dtype: self.dtype, shape: self.shape, file: file.into(), offset: data_start + self.start }
+    }
+}
+
+/// `tensors`, in the order of their bytes, fill the data without gap, overlap or rest.
+fn check_layout(tensors: &[Entry], data_bytes: u64) -> Result<(), HeaderDefect> {
+    let mut previous: Option<&Entry> = None;
+    for entry in tensors {
+        let tensor = || entry.name.clone();
+        let end = previous.map_or(0, |p| p.end);
+        if entry.start > end {
+            return Err(HeaderDefect::Hole { tensor: tensor(), from: end, to: entry.start });
+        }
+        if entry.start < end {
+            let other = previous.map(|p| p.name.clone()).unwrap_or_default();
+            return Err(HeaderDefect::Overlap { tensor: tensor(), other, start: entry.start, end });
+        }
+        if entry.end > data_bytes {
+            return Err(HeaderDefect::Truncated { tensor: tensor(), end: entry.end, available: data_bytes });
+        }
+        previous = Some(entry);
+    }
+    match data_bytes - previous.map_or(0, |p| p.end) {
+        0 => Ok(()),
+        bytes => Err(HeaderDefect::TrailingBytes { bytes }),
+    }
+}
+
+/// The library's own verdict on the same tensors: this reader is never laxer.
+fn check_with_library(tensors: &[Entry]) -> Result<(), HeaderDefect> {
+    use safetensors::tensor::{Metadata, TensorInfo};
+    let size = |value: u64| usize::try_from(value).map_err(|_| safetensors::SafeTensorError::ValidationOverflow);
+    let convert = |entry: &Entry| {
+        let dtype = serde_json::from_value(entry.dtype.name().into())?;
+        let shape = entry.shape.iter().copied().map(size).collect::<Result<_, _>>()?;
+        Ok((entry.name.clone(), TensorInfo { dtype, shape, data_offsets: (size(entry.start)?, size(entry.end)?) }))
+    };
+    let converted = tensors.iter().map(convert).collect::<Result<Vec<_>, _>>();
+    converted.and_then(|tensors| Metadata::new(None, tensors)).map(drop).map_err(HeaderDefect::Library)
+}
+
+/// The entries of a JSON object in file order, duplicates included, values unparsed.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Entries<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// A map from string to string in file order; a duplicate key is an error.
+struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Pairs;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs: Vec<(String, String)> = Vec::new();
+                let mut keys = HashSet::new();
+                while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    if !keys.insert(key.clone()) {
+                        return Err(serde::de::Error::custom(format_args!("duplicate key {key:?}")));
+                    }
+                    pairs.push((key, value));
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}

@@ -1,0 +1,45 @@
+//! What is read at most, and where from.
+
+/// The most that is taken in from one model. Every number is checked before memory is allocated for what it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a safetensors header (the `safetensors` crate reads no more either).
+    pub header_bytes: u64,
+    /// Bytes of `model.safetensors.index.json`.
+    pub index_bytes: u64,
+    /// Bytes of any other small file that is read whole: JSON, tokenizer, model card.
+    pub small_file_bytes: u64,
+    /// Shards of a model; each stays open.
+    pub shards: usize,
+    /// Tensors in all shards together.
+    pub tensors: usize,
+    /// Bytes of a tensor's name.
+    pub name_bytes: usize,
+    /// Dimensions of a tensor.
+    pub dims: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            header_bytes: 100_000_000,
+            index_bytes: 100_000_000,
+            small_file_bytes: 256 << 20,
+            shards: 4096,
+            tensors: 1_000_000,
+            name_bytes: 1024,
+            dims: 8,
+        }
+    }
+}
+
+/// How a model directory is opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Follow symbolic links out of the model's directory. Without it a link may point anywhere inside the directory, and in a
+    /// Hub cache (`models--org--name/snapshots/<revision>`, whose files are links into `blobs`) anywhere inside the repository's
+    /// folder: a downloaded repository cannot name files of its own choice.
+    pub follow_symlinks: bool,
+    /// What is read at most.
+    pub limits: Limits,
+}

@@ -1,0 +1,214 @@
+//! A model's weights as a [`TensorSource`]: one safetensors file or many.
+
+use crate::error::IndexDefect;
+use crate::file::{self, Identity};
+use crate::index::Index;
+use crate::{CheckpointError, ModelDir, header};
+use ggufsmith_core::{SourceError, TensorInfo, TensorSource};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The safetensors files of a model, open; only their headers have been read.
+#[derive(Debug)]
+pub struct Checkpoint {
+    shards: Vec<Shard>,
+    tensors: Vec<TensorInfo>,
+    /// Name to position in `tensors` and position of its file in `shards`.
+    by_name: HashMap<String, (usize, usize)>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    file: File,
+    opened: Identity,
+}
+
+impl Checkpoint {
+    /// Open the weights of a model: the shards that `model.safetensors.index.json` names, else every `model*.safetensors`, as
+    /// the reference converter chooses them; every header is read and checked. Tensors are in the converter's order: files by
+    /// name, inside a file by tensor name.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]: there are no safetensors, a header or the index does not describe its files, a tensor is missing or
+    /// there twice, or the checkpoint is quantized in a way that is not read.
+    pub fn open(dir: &ModelDir) -> Result<Self, CheckpointError> {
+        refuse_prequantized(dir)?;
+        let limits = &dir.options().limits;
+        let index = Index::read(dir)?;
+        let present = weight_files(dir, index.is_some())?;
+        let names: Vec<&str> = match &index {
+            Some(index) => named_shards(index, &present)?,
+            None => present.iter().map(String::as_str).collect(),
+        };
+        let too_many = |what, limit| CheckpointError::TooMany { path: dir.path().into(), what, limit };
+        if names.len() > limits.shards {
+            return Err(too_many("shards", limits.shards));
+        }
+        let mut checkpoint = Checkpoint { shards: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
+        for name in &names {
+            let Some((path, file, metadata)) = dir.open_file(name)? else {
+                return Err(missing_shard(dir, index.as_ref(), name));
+            };
+            let opened = Identity::of(&metadata);
+            let info = header::read(&path, &file, &opened, limits)?;
+            if checkpoint.tensors.len() + info.tensors.len() > limits.tensors {
+                return Err(too_many("tensors", limits.tensors));
+            }
+            checkpoint.add(Shard { path, file, opened }, info.tensors)?;
+        }
+        if let Some(index) = &index {
+            index.check(checkpoint.tensors.iter().map(|info| (info.name.as_str(), file_name(&info.file))))?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// The files that are read, in order, with their size in bytes.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, u64)> {
+        self.shards.iter().map(|shard| (shard.path.as_path(), shard.opened.len))
+    }
+
+    fn add(&mut self, shard: Shard, tensors: Vec<TensorInfo>) -> Result<(), CheckpointError> {
+        let at = self.shards.len();
+        for info in tensors {
+            let earlier = self.by_name.insert(info.name.clone(), (self.tensors.len(), at));
+            if let Some((_, other)) = earlier {
+                let first = file_name(&self.shards[other].path).to_owned();
+                let second = file_name(&shard.path).to_owned();
+                return Err(CheckpointError::InTwoFiles { tensor: info.name, first, second });
+            }
+            self.tensors.push(info);
+        }
+        self.shards.push(shard);
+        Ok(())
+    }
+}
+
+impl TensorSource for Checkpoint {
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|&(at, _)| &self.tensors[at])
+    }
+
+    fn read(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
+        let Some(&(at, shard)) = self.by_name.get(name) else {
+            return Err(SourceError::NoTensor { tensor: name.to_owned() });
+        };
+        let (info, shard) = (&self.tensors[at], &self.shards[shard]);
+        let bytes = info.bytes();
+        let end = offset.checked_add(out.len() as u64).filter(|&end| end <= bytes).ok_or_else(|| SourceError::Range {
+            tensor: name.to_owned(),
+            start: offset,
+            end: offset.saturating_add(out.len() as u64),
+            bytes,
+        })?;
+        let result = file::read_exact_at(&shard.file, out, info.offset + offset);
+        // Looked at after reading: what was read lies inside a file that was still the same.
+        shard.check(name, info.offset + end)?;
+        result.map_err(|source| SourceError::Io {
+            file: shard.path.clone(),
+            tensor: name.to_owned(),
+            offset: info.offset + offset,
+            source,
+        })
+    }
+
+    fn check_unchanged(&self) -> Result<(), SourceError> {
+        for shard in &self.shards {
+            let io = |source| SourceError::Io { file: shard.path.clone(), tensor: String::new(), offset: 0, source };
+            let now = match std::fs::metadata(&shard.path) {
+                Ok(metadata) => Identity::of(&metadata),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(SourceError::Changed { file: shard.path.clone() }),
+                Err(e) => return Err(io(e)),
+            };
+            if now != shard.opened {
+                return Err(SourceError::Changed { file: shard.path.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shard {
+    /// Whether the open file is as it was at opening, after `tensor` was read up to byte `expected` of the file.
+    fn check(&self, tensor: &str, expected: u64) -> Result<(), SourceError> {
+        let now = match self.file.metadata() {
+            Ok(metadata) => Identity::of(&metadata),
+            Err(source) => {
+                return Err(SourceError::Io { file: self.path.clone(), tensor: tensor.to_owned(), offset: expected, source });
+            }
+        };
+        if now.len < expected {
+            return Err(SourceError::Shrunk { file: self.path.clone(), tensor: tensor.to_owned(), expected, found: now.len });
+        }
+        if now != self.opened {
+            return Err(SourceError::Changed { file: self.path.clone() });
+        }
+        Ok(())
+    }
+}
+
+/// The `model*.safetensors` of a directory, sorted; without any (and without an index that names some) says what is there.
+fn weight_files(dir: &ModelDir, has_index: bool) -> Result<Vec<String>, CheckpointError> {
+    let mut names = dir.list("")?;
+    let pickle = names.iter().find(|n| n.starts_with("pytorch_model") && n.ends_with(".bin")).cloned();
+    let consolidated = names.iter().find(|n| n.starts_with("consolidated") && n.ends_with(".safetensors")).cloned();
+    names.retain(|name| name.starts_with("model") && name.ends_with(".safetensors"));
+    match pickle {
+        _ if has_index || !names.is_empty() => Ok(names),
+        Some(file) => Err(CheckpointError::Pickle { path: dir.path().into(), file }),
+        None => Err(CheckpointError::NoWeights { path: dir.path().into(), consolidated }),
+    }
+}
+
+/// The shards of an index; what else looks like a shard must not be there.
+fn named_shards<'a>(index: &'a Index, present: &[String]) -> Result<Vec<&'a str>, CheckpointError> {
+    let named = index.shards();
+    match present.iter().find(|name| !named.contains(name.as_str())) {
+        Some(shard) => {
+            Err(CheckpointError::Index { path: index.path.clone(), defect: IndexDefect::UnnamedShard { shard: shard.clone() } })
+        }
+        None => Ok(named.into_iter().collect()),
+    }
+}
+
+fn missing_shard(dir: &ModelDir, index: Option<&Index>, name: &str) -> CheckpointError {
+    match index {
+        Some(index) => {
+            CheckpointError::Index { path: index.path.clone(), defect: IndexDefect::MissingShard { shard: name.to_owned() } }
+        }
+        // It was listed a moment ago.
+        None => CheckpointError::Io { path: dir.path().join(name), source: io::ErrorKind::NotFound.into() },
+    }
+}
+
+/// Quantized checkpoints say so in config.json, or (ModelOpt) in a file of their own.
+fn refuse_prequantized(dir: &ModelDir) -> Result<(), CheckpointError> {
+    const CONFIG: &str = "config.json";
+    const MODELOPT: &str = "hf_quant_config.json";
+    let modelopt = dir.json(MODELOPT)?;
+    let places = [
+        (CONFIG, Some(dir.config()), "quantization_config", "quant_method"),
+        (CONFIG, Some(dir.config()), "compression_config", "format"),
+        (CONFIG, Some(dir.config()), "quantization", "mode"), // MLX
+        (MODELOPT, modelopt.as_ref(), "quantization", "quant_algo"),
+    ];
+    for (file, config, key, method) in places {
+        if let Some(entry) = config.and_then(|config| config.get(key)).filter(|entry| !entry.is_null()) {
+            let method = entry.get(method).and_then(Value::as_str).unwrap_or("an unnamed method").to_owned();
+            return Err(CheckpointError::Prequantized { path: dir.path().into(), file, key, method });
+        }
+    }
+    Ok(())
+}
+
+/// The last part of a path; shard names are UTF-8, having come from JSON or from a listing that leaves out others.
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
