@@ -3,24 +3,157 @@
 use crate::{ArchError, Class};
 use serde_json::{Map, Value};
 
-/// A model's config.json, laid over the defaults of its class.
+/// A model's config.json (or an object inside it), laid over the defaults that transformers 4.57.6 has for its `model_type`.
+///
+/// A key that is null counts as absent, but hides a default: so does transformers.
 #[derive(Debug, Clone)]
 pub struct Config {
+    class: &'static Class,
+    filled: Option<&'static Class>,
+    /// Names of the enclosing objects, each with a dot behind it.
+    prefix: String,
     map: Map<String, Value>,
 }
 
 impl Config {
-    /// Lay `config` over the class's defaults.
+    /// Lay `config`, whose class is `class`, over the defaults of `filled`; without `filled` it is taken as it is.
     ///
     /// # Errors
-    /// [`ArchError`] where `config` is no JSON object.
-    pub fn new(config: &Value, class: &Class) -> Result<Self, ArchError> {
-        let _ = (config, class);
-        Ok(Self { map: Map::new() })
+    /// [`ArchError::NotAnObject`] where `config` is no JSON object.
+    pub fn new(config: &Value, class: &'static Class, filled: Option<&'static Class>) -> Result<Self, ArchError> {
+        let given = config.as_object().ok_or(ArchError::NotAnObject)?;
+        let mut map = filled.map(Class::default_keys).unwrap_or_default();
+        map.extend(given.iter().map(|(key, value)| (key.clone(), value.clone())));
+        Ok(Self { class, filled, prefix: String::new(), map })
+    }
+
+    /// The model's class.
+    pub fn class(&self) -> &'static Class {
+        self.class
+    }
+
+    /// Whose defaults were filled in: decided by `model_type`, as transformers does.
+    pub fn filled(&self) -> Option<&'static Class> {
+        self.filled
     }
 
     /// A key that is present and not null.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Keys and values, null ones included.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.map.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// Whether the key is there, be it null.
+    pub fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
+    /// The object under a key.
+    ///
+    /// # Errors
+    /// [`ArchError::KeyValue`] where it is something else.
+    pub fn section(&self, key: &str) -> Result<Option<Config>, ArchError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let Value::Object(map) = value else { return Err(self.wrong(key, "an object", value)) };
+        Ok(Some(Config { prefix: format!("{}{key}.", self.prefix), map: map.clone(), ..*self }))
+    }
+
+    /// An integer of 32 bits, where the key is present.
+    ///
+    /// # Errors
+    /// [`ArchError::KeyValue`] where it is something else.
+    pub fn opt_u32(&self, key: &str) -> Result<Option<u32>, ArchError> {
+        self.opt(key, "an integer from 0 to 4294967295", |value| value.as_u64().and_then(|n| u32::try_from(n).ok()))
+    }
+
+    /// An integer of 32 bits.
+    ///
+    /// # Errors
+    /// [`ArchError::MissingKey`], or as [`Config::opt_u32`].
+    pub fn u32(&self, key: &str) -> Result<u32, ArchError> {
+        self.need(key, self.opt_u32(key)?)
+    }
+
+    /// An integer of 32 bits that is not 0.
+    ///
+    /// # Errors
+    /// As [`Config::u32`].
+    pub fn positive_u32(&self, key: &str) -> Result<u32, ArchError> {
+        match self.u32(key)? {
+            0 => Err(self.wrong(key, "an integer above 0", &Value::from(0))),
+            n => Ok(n),
+        }
+    }
+
+    /// A number, where the key is present.
+    ///
+    /// # Errors
+    /// [`ArchError::KeyValue`] where it is something else, or too large for F32 (GGUF stores it as such).
+    pub fn opt_f64(&self, key: &str) -> Result<Option<f64>, ArchError> {
+        self.opt(key, "a number in the range of F32", |value| value.as_f64().filter(|&n| (n as f32).is_finite()))
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// [`ArchError::MissingKey`], or as [`Config::opt_f64`].
+    pub fn f64(&self, key: &str) -> Result<f64, ArchError> {
+        self.need(key, self.opt_f64(key)?)
+    }
+
+    /// True or false, where the key is present.
+    ///
+    /// # Errors
+    /// [`ArchError::KeyValue`] where it is something else.
+    pub fn opt_bool(&self, key: &str) -> Result<Option<bool>, ArchError> {
+        self.opt(key, "true or false", Value::as_bool)
+    }
+
+    /// A text, where the key is present.
+    ///
+    /// # Errors
+    /// [`ArchError::KeyValue`] where it is something else.
+    pub fn opt_str(&self, key: &str) -> Result<Option<&str>, ArchError> {
+        self.opt(key, "a string", Value::as_str)
+    }
+
+    /// The error that `key` has the wrong value.
+    pub fn wrong(&self, key: &str, expected: &'static str, found: &Value) -> ArchError {
+        ArchError::KeyValue { key: self.path(key), expected, found: shown(found) }
+    }
+
+    /// The key with the names of the objects around it.
+    pub fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn opt<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &'static str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ArchError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => read(value).map(Some).ok_or_else(|| self.wrong(key, expected, value)),
+        }
+    }
+
+    fn need<T>(&self, key: &str, value: Option<T>) -> Result<T, ArchError> {
+        value.ok_or_else(|| ArchError::MissingKey { key: self.path(key), class: self.class.name })
+    }
+}
+
+/// A value for a message, cut where it is long.
+pub(crate) fn shown(value: &Value) -> String {
+    const MAX_CHARS: usize = 80;
+    let text = value.to_string();
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text,
     }
 }

@@ -1,8 +1,9 @@
 //! The contract of an architecture family.
 
-use crate::{ArchError, Config};
+use crate::{ArchError, Config, NameMap};
 use ggufsmith_core::{TensorExpr, TensorInfo};
 use ggufsmith_gguf::Value;
+use serde_json::Map;
 
 /// A Hugging Face class name of a family.
 #[derive(Debug)]
@@ -13,6 +14,24 @@ pub struct Class {
     pub model_type: &'static str,
     /// What transformers 4.57.6's config class fills in where config.json is silent: a JSON object of the keys that matter.
     pub defaults: &'static str,
+}
+
+impl Class {
+    /// [`Class::defaults`], parsed.
+    pub(crate) fn default_keys(&self) -> Map<String, serde_json::Value> {
+        // Every class's text is parsed by the test `defaults_are_json_objects`.
+        serde_json::from_str(self.defaults).unwrap_or_default()
+    }
+}
+
+/// The keys of config.json that a family knows. Any other is unknown: a warning, or an error where it means something in
+/// another architecture and its value is not the neutral one.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys {
+    /// Keys that are read.
+    pub used: &'static [&'static str],
+    /// Keys that do not change what the model computes.
+    pub irrelevant: &'static [&'static str],
 }
 
 /// One entry of the hyper-parameter list.
@@ -87,9 +106,16 @@ pub trait Family: Sync {
     /// The class names it covers.
     fn classes(&self) -> &'static [Class];
 
+    /// The config.json keys it knows.
+    fn keys(&self) -> Keys;
+
+    /// Tensor names, both ways.
+    fn names(&self) -> NameMap;
+
     /// What the GGUF file of this config and these tensors holds.
     ///
-    /// `tensors` are in the order of [`ggufsmith_core::TensorSource::tensors`].
+    /// `tensors` are in the order of [`ggufsmith_core::TensorSource::tensors`]. [`crate::describe`] has checked the config for
+    /// unknown keys.
     ///
     /// # Errors
     /// [`ArchError`]: a config key is missing or has the wrong type, a tensor maps to nothing or twice, is missing, or has a

@@ -2,18 +2,37 @@
 //!
 //! A [`Family`] takes a config.json and the list of source tensors and says what the GGUF file holds: hyper-parameters in
 //! llama.cpp's order, the output tensors in the reference converter's order, each with the expression that makes it.
+//! [`describe`] picks the family by config.json's class name.
 #![forbid(unsafe_code)]
 
 mod config;
 mod error;
 mod family;
+mod hparams;
+mod keys;
+mod llama;
+mod nearest;
+mod rope;
+mod tensors;
 
 pub use config::Config;
 pub use error::ArchError;
-pub use family::{Class, Family, Hparam, Model, OutputTensor, RecipeInputs, VocabRoute};
+pub use family::{Class, Family, Hparam, Keys, Model, OutputTensor, RecipeInputs, VocabRoute};
+pub use nearest::nearest;
+pub use tensors::NameMap;
+
+use ggufsmith_core::TensorInfo;
+use serde_json::Value;
 
 /// Every family, one line each.
-pub static FAMILIES: &[&dyn Family] = &[];
+pub static FAMILIES: &[&dyn Family] = &[&llama::Llama];
+
+/// How strictly a config is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// A config.json key that the family does not know is an error, not a warning.
+    pub strict_config: bool,
+}
 
 /// The family and class entry for a class name of config.json's `architectures`.
 pub fn by_class(name: &str) -> Option<(&'static dyn Family, &'static Class)> {
@@ -21,4 +40,43 @@ pub fn by_class(name: &str) -> Option<(&'static dyn Family, &'static Class)> {
         let class = family.classes().iter().find(|class| class.name == name)?;
         Some((*family, class))
     })
+}
+
+/// Every supported class name, in the order of [`FAMILIES`].
+pub fn class_names() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().flat_map(|family| family.classes()).map(|class| class.name)
+}
+
+/// What the GGUF file of a model holds: `config` is its config.json, `tensors` are in the order of
+/// [`ggufsmith_core::TensorSource::tensors`].
+///
+/// # Errors
+/// [`ArchError`]: the class is unknown, a config key is missing, wrong or would be ignored although it matters, a tensor maps to
+/// nothing or twice, is missing, or has a shape that the config does not allow.
+pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Result<Model, ArchError> {
+    let name = class_name(config)?;
+    let (family, class) = by_class(name).ok_or_else(|| ArchError::UnknownClass {
+        class: name.to_owned(),
+        supported: class_names().collect(),
+        nearest: nearest(name, class_names()),
+    })?;
+    // transformers picks the config class, and with it the defaults, by model_type; one that it does not know gets none.
+    let model_type = config.get("model_type").and_then(Value::as_str);
+    let filled = family.classes().iter().find(|class| Some(class.model_type) == model_type);
+    let config = Config::new(config, class, filled)?;
+    let mut warnings = Vec::new();
+    if filled.is_none() {
+        let model_type = model_type.unwrap_or("(none)");
+        warnings.push(format!("config.json's model_type {model_type} is not that of {name}: no defaults are filled in"));
+    }
+    warnings.extend(keys::check(&config, family.keys(), options.strict_config)?);
+    let mut model = family.describe(&config, tensors)?;
+    model.warnings.splice(0..0, warnings);
+    Ok(model)
+}
+
+/// The first entry of `architectures`.
+fn class_name(config: &Value) -> Result<&str, ArchError> {
+    let config = config.as_object().ok_or(ArchError::NotAnObject)?;
+    config.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str).ok_or(ArchError::NoClass)
 }

@@ -1,0 +1,185 @@
+//! Rotary position embedding: what config.json says about it, as GGUF keys and as frequency factors.
+
+use crate::{ArchError, Config};
+use ggufsmith_gguf::Value;
+
+/// The rotary parameters of a text model whose layers all share them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rope {
+    /// `rope_theta`.
+    pub(crate) theta: f64,
+    pub(crate) scaling: Scaling,
+}
+
+/// How positions beyond the trained context are handled.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Scaling {
+    None,
+    Linear {
+        factor: f64,
+    },
+    Yarn(Yarn),
+    LongRope,
+    /// Base frequency grown with the text's length: llama.cpp has nothing like it.
+    Dynamic,
+    Llama3(Llama3),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Yarn {
+    factor: f64,
+    original_context: u32,
+    extrapolation: Option<f64>,
+    attention: Option<f64>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Llama3 {
+    factor: f64,
+    low_freq_factor: f64,
+    high_freq_factor: f64,
+    original_context: f64,
+}
+
+/// Keys of `rope_scaling` that are read, or that change nothing beside `rope_type`.
+const KNOWN: [&str; 15] = [
+    "rope_type",
+    "type",
+    "rope_theta",
+    "factor",
+    "original_max_position_embeddings",
+    "extrapolation_factor",
+    "attention_factor",
+    "attn_factor",
+    "beta_fast",
+    "beta_slow",
+    "low_freq_factor",
+    "high_freq_factor",
+    "long_factor",
+    "short_factor",
+    "finetuned",
+];
+
+const CONTEXT: &str = "original_max_position_embeddings";
+
+impl Rope {
+    /// Read `rope_theta` with `rope_scaling`, or transformers 5's `rope_parameters`, which holds both.
+    pub(crate) fn read(config: &Config) -> Result<Self, ArchError> {
+        let key = match (config.get("rope_parameters"), config.get("rope_scaling")) {
+            (Some(_), Some(_)) => {
+                let (first, second) = (config.path("rope_parameters"), config.path("rope_scaling"));
+                return Err(ArchError::KeyConflict { first, second });
+            }
+            (Some(_), None) => "rope_parameters",
+            _ => "rope_scaling",
+        };
+        let Some(params) = config.section(key)? else {
+            return Ok(Rope { theta: config.f64("rope_theta")?, scaling: Scaling::None });
+        };
+        let harmless = |key, value: &_| KNOWN.contains(&key) || crate::keys::is_neutral(key, value).unwrap_or(value.is_null());
+        if let Some((key, value)) = params.entries().find(|(key, value)| !harmless(key, value)) {
+            let (key, class) = (params.path(key), config.class().name);
+            return Err(ArchError::ForeignKey { key, value: crate::config::shown(value), class });
+        }
+        let theta = match params.opt_f64("rope_theta")? {
+            Some(theta) => theta,
+            None => config.f64("rope_theta")?,
+        };
+        let scaling = match rope_type(&params)? {
+            None | Some("default") => Scaling::None,
+            Some("linear") => Scaling::Linear { factor: params.f64("factor")? },
+            Some("yarn") => Scaling::Yarn(Yarn {
+                factor: params.f64("factor")?,
+                original_context: if params.has(CONTEXT) { &params } else { config }.u32(CONTEXT)?,
+                extrapolation: params.opt_f64("extrapolation_factor")?,
+                attention: params.opt_f64(if params.has("attention_factor") { "attention_factor" } else { "attn_factor" })?,
+                beta_fast: params.opt_f64("beta_fast")?,
+                beta_slow: params.opt_f64("beta_slow")?,
+            }),
+            Some("longrope" | "su") => Scaling::LongRope,
+            Some("dynamic") => Scaling::Dynamic,
+            Some("llama3") => Scaling::Llama3(Llama3 {
+                factor: params.f64("factor")?,
+                low_freq_factor: params.f64("low_freq_factor")?,
+                high_freq_factor: params.f64("high_freq_factor")?,
+                original_context: if params.has(CONTEXT) { &params } else { config }.f64(CONTEXT)?,
+            }),
+            Some(other) => {
+                let expected = "one of default, linear, yarn, longrope, su, dynamic, llama3";
+                return Err(params.wrong("rope_type", expected, &other.into()));
+            }
+        };
+        Ok(Rope { theta, scaling })
+    }
+
+    /// `rope.scaling.*` and `rope.freq_base` without their prefix, in the order of the reference converter.
+    pub(crate) fn hparams(&self) -> Vec<(&'static str, Value)> {
+        let f32 = |value: f64| Value::F32(value as f32);
+        let mut list = Vec::new();
+        match &self.scaling {
+            Scaling::None | Scaling::Dynamic | Scaling::Llama3(_) => {}
+            Scaling::Linear { factor } => {
+                list.extend([("rope.scaling.type", "linear".into()), ("rope.scaling.factor", f32(*factor))]);
+            }
+            Scaling::Yarn(yarn) => {
+                list.extend([("rope.scaling.type", "yarn".into()), ("rope.scaling.factor", f32(yarn.factor))]);
+                list.push(("rope.scaling.original_context_length", Value::U32(yarn.original_context)));
+                let optional = [
+                    ("rope.scaling.yarn_ext_factor", yarn.extrapolation),
+                    ("rope.scaling.yarn_attn_factor", yarn.attention),
+                    ("rope.scaling.yarn_beta_fast", yarn.beta_fast),
+                    ("rope.scaling.yarn_beta_slow", yarn.beta_slow),
+                ];
+                list.extend(optional.into_iter().filter_map(|(key, value)| Some((key, f32(value?)))));
+            }
+            Scaling::LongRope => list.push(("rope.scaling.type", "longrope".into())),
+        }
+        list.push(("rope.freq_base", f32(self.theta)));
+        list
+    }
+
+    /// What each rotary frequency is divided by (`rope_freqs.weight`, `head_dim / 2` values), where the scaling needs it.
+    pub(crate) fn freq_factors(&self, head_dim: u32) -> Option<Vec<f32>> {
+        match &self.scaling {
+            Scaling::Llama3(llama3) => Some(llama3.freq_factors(self.theta, head_dim)),
+            _ => None,
+        }
+    }
+}
+
+impl Llama3 {
+    /// As `LlamaModel.generate_extra_tensors` computes them with torch: the power in F64, rounded, everything after it in F32,
+    /// a scalar over a tensor as the tensor's reciprocal times the scalar.
+    fn freq_factors(&self, theta: f64, head_dim: u32) -> Vec<f32> {
+        let low_wavelen = self.original_context / self.low_freq_factor;
+        let high_wavelen = self.original_context / self.high_freq_factor;
+        let (low, factor) = (self.low_freq_factor as f32, self.factor as f32);
+        let factor_of = |i: u32| {
+            let exponent = (2 * i) as f32 / head_dim as f32;
+            let freq = 1.0 / (theta.powf(f64::from(exponent)) as f32);
+            let wavelen = (1.0 / freq) * (2.0 * std::f64::consts::PI) as f32;
+            if wavelen < high_wavelen as f32 {
+                1.0
+            } else if wavelen > low_wavelen as f32 {
+                factor
+            } else {
+                let smooth = ((1.0 / wavelen) * self.original_context as f32 - low)
+                    / (self.high_freq_factor - self.low_freq_factor) as f32;
+                1.0 / ((1.0 - smooth) / factor + smooth)
+            }
+        };
+        (0..head_dim / 2).map(factor_of).collect()
+    }
+}
+
+/// `rope_type`, or `type` as it was called before.
+fn rope_type(params: &Config) -> Result<Option<&str>, ArchError> {
+    match (params.opt_str("rope_type")?, params.opt_str("type")?) {
+        (Some(new), Some(old)) if new != old => {
+            Err(ArchError::KeyConflict { first: params.path("rope_type"), second: params.path("type") })
+        }
+        (new, old) => Ok(new.or(old)),
+    }
+}
