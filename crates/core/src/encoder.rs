@@ -94,7 +94,11 @@ impl Encoder {
         Ok(())
     }
 
-    fn check(&self, rows: Rows<'_>, importance: Option<&[f32]>, out: &[u8]) -> Result<(), EncodeError> {
+    /// Whether the lengths belong together: what [`Encoder::encode`] checks before it encodes.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub fn check(&self, rows: Rows<'_>, importance: Option<&[f32]>, out: &[u8]) -> Result<(), EncodeError> {
         let Format { name: format, block_len, .. } = *self.format;
         let cols = rows.cols;
         if cols == 0 || cols % block_len != 0 {

@@ -19,6 +19,15 @@ pub trait Worker: Send {
         importance: Option<&[f32]>,
         out: &mut [u8],
     ) -> Result<(), EncodeError>;
+
+    /// The calls of [`Worker::encode`] whose bytes must not stand, 0 being the first call that this worker was given. They are to be
+    /// encoded again on the CPU before the output is finished.
+    ///
+    /// To be asked once no worker has anything left to do: a worker on a device that gave a wrong byte late takes back what it gave
+    /// early, and workers may share a device. A worker on the CPU never takes anything back.
+    fn retracted(&self) -> Vec<u64> {
+        Vec::new()
+    }
 }
 
 /// Encodes on the calling thread.
