@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[allow(missing_docs)]
 pub enum ErrorKind {
     // The head of the file.
-    #[error("not a GGUF file: it starts with {found:02x?} instead of \"GGUF\"")]
+    #[error("not a GGUF file: it starts with \"{}\" instead of \"GGUF\"", found.escape_ascii())]
     BadMagic { found: [u8; 4] },
     #[error("a big-endian GGUF file; convert it to little-endian first (gguf-py has gguf-convert-endian)")]
     BigEndian,
@@ -23,9 +23,9 @@ pub enum ErrorKind {
     #[error("the file ends inside {what}: {needed} bytes are needed, {left} are left")]
     Truncated { what: &'static str, needed: u64, left: u64 },
     #[error("{what} of {len} bytes, but only {left} bytes are left in the file")]
-    StringLength { what: &'static str, len: u64, left: u64 },
+    StringLength { what: String, len: u64, left: u64 },
     #[error("{what} is not UTF-8")]
-    NotUtf8 { what: &'static str },
+    NotUtf8 { what: String },
 
     // Keys and values.
     #[error("a key is empty")]
@@ -42,8 +42,8 @@ pub enum ErrorKind {
     NestedArray { key: String },
     #[error("key {key:?} announces an array of {len} elements, the bytes that follow hold at most {possible}")]
     ArrayLength { key: String, len: u64, possible: u64 },
-    #[error("a bool is stored as {byte}; only 0 and 1 are allowed")]
-    BoolByte { byte: u8 },
+    #[error("key {key:?} holds a bool stored as {byte}; only 0 and 1 are allowed")]
+    BoolByte { key: String, byte: u8 },
     #[error("general.alignment is of type {found}, it must be u32")]
     AlignmentType { found: String },
     #[error("general.alignment is {found}; it must be a power of two, at most 1048576")]
@@ -111,6 +111,8 @@ pub enum GgufError {
     Shrunk { file: PathBuf, offset: u64 },
     #[error("tensor {tensor:?} of {}: bytes {start}..{end} asked for, it has {bytes}", file.display())]
     Range { file: PathBuf, tensor: String, start: u64, end: u64, bytes: u64 },
+    #[error("{} has no tensor {tensor:?}", file.display())]
+    NoTensor { file: PathBuf, tensor: String },
     #[error("{}: {kind}", file.display())]
     Shard { file: PathBuf, kind: ShardError },
 }

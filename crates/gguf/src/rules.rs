@@ -128,7 +128,7 @@ impl Placement {
 pub(crate) fn sort_names<'a>(count: usize, name: impl Fn(usize) -> &'a str) -> (Vec<u32>, Option<usize>) {
     // Counts are limited far below 2^32 by the bytes that each name takes.
     let mut order: Vec<u32> = (0..count as u32).collect();
-    order.sort_by(|&a, &b| name(a as usize).cmp(name(b as usize)));
+    order.sort_unstable_by(|&a, &b| name(a as usize).cmp(name(b as usize)).then(a.cmp(&b)));
     let repeated =
         order.windows(2).filter(|pair| name(pair[0] as usize) == name(pair[1] as usize)).map(|pair| pair[1] as usize).min();
     (order, repeated)

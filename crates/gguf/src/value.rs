@@ -66,6 +66,11 @@ impl Metadata {
         Self::default()
     }
 
+    /// Pairs whose keys are known to differ.
+    pub(crate) fn from_unique(pairs: Vec<(String, Value)>) -> Self {
+        Self(pairs)
+    }
+
     /// Append a key, or replace its value in place where it exists (what gguf-py's `GGUFWriter.add_key_value` does).
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         let (key, value) = (key.into(), value.into());
