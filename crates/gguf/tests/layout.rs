@@ -1,5 +1,6 @@
 //! What the writer side produces, byte for byte, and what it refuses.
 
+use ggufsmith_core::Format;
 use ggufsmith_core::formats::{f16, f32};
 use ggufsmith_gguf::{Array, ErrorKind, Layout, Metadata, TensorSpec, Value, ggml_shape};
 
@@ -84,6 +85,23 @@ fn what_some_reader_refuses_is_not_written() {
     assert_eq!(refused(none(), vec![spec("a", &[1 << 61])]), ErrorKind::DataSize { tensor: "a".into() });
     let two = vec![spec("a", &[1 << 60]), spec("b", &[1 << 60])];
     assert_eq!(refused(none(), two), ErrorKind::DataSize { tensor: "b".into() });
+}
+
+/// A format with blocks, whatever the registry holds.
+static BLOCKS: Format = Format { ggml_id: 2, name: "BLOCKS", block_len: 32, block_bytes: 18, decode: |_, _| () };
+
+#[test]
+fn rows_hold_whole_blocks() {
+    let spec = |shape: &[u64]| TensorSpec { name: "a".into(), shape: shape.to_vec(), format: &BLOCKS };
+    // 2 x 33 elements would not even be whole blocks, 32 x 33 would be, but its rows are not.
+    for shape in [[2, 33], [32, 33]] {
+        let expected = ErrorKind::RowLength { tensor: "a".into(), format: "BLOCKS", row: 33, block_len: 32 };
+        assert_eq!(refused(Metadata::new(), vec![spec(&shape)]), expected);
+    }
+    let layout = Layout::plan(&Metadata::new(), vec![spec(&[3, 64])]).unwrap();
+    let tensor = &layout.tensors()[0];
+    assert_eq!((tensor.bytes, tensor.row_bytes()), (3 * 36, 36));
+    assert_eq!(layout.paddings().collect::<Vec<_>>(), [(tensor.offset + 108, 20)]);
 }
 
 #[test]
