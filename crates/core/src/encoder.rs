@@ -101,10 +101,10 @@ impl Encoder {
     pub fn check(&self, rows: Rows<'_>, importance: Option<&[f32]>, out: &[u8]) -> Result<(), EncodeError> {
         let Format { name: format, block_len, .. } = *self.format;
         let cols = rows.cols;
-        if cols == 0 || cols % block_len != 0 {
+        if cols == 0 || !cols.is_multiple_of(block_len) {
             return Err(EncodeError::RowLength { format, cols, block_len });
         }
-        if rows.bytes.len() % (cols * rows.words.bytes()) != 0 {
+        if !rows.bytes.len().is_multiple_of(cols * rows.words.bytes()) {
             return Err(EncodeError::InputLength { bytes: rows.bytes.len(), cols });
         }
         let elems = rows.elems();

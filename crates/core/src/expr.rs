@@ -235,7 +235,7 @@ impl TensorExpr {
             return Err(self.misfit(format!("shape {:?} is no matrix to transpose", input.shape())));
         };
         // Output row r is input column r; the output has `cols` rows of `rows` elements.
-        if rows == 0 || range.start % rows != 0 || range.end % rows != 0 {
+        if rows == 0 || !range.start.is_multiple_of(rows) || !range.end.is_multiple_of(rows) {
             return Err(self.misfit(format!("a transposed matrix is read in whole rows, not elements {range:?}")));
         }
         let columns = range.start / rows..range.end / rows;

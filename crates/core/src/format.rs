@@ -28,7 +28,7 @@ pub struct DecodeError {
 impl Format {
     /// Bytes that `elems` elements take; `None` when they are no whole number of blocks, or on overflow.
     pub fn bytes_for(&self, elems: u64) -> Option<u64> {
-        if elems % self.block_len as u64 != 0 {
+        if !elems.is_multiple_of(self.block_len as u64) {
             return None;
         }
         (elems / self.block_len as u64).checked_mul(self.block_bytes as u64)

@@ -10,6 +10,7 @@
 //! This crate does no I/O, reads no environment, and contains no `unsafe`.
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 pub mod dtype;
 pub mod encoder;
 pub mod expr;

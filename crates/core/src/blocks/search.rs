@@ -1,0 +1,80 @@
+//! Searches for a block's scale: the candidate whose weighted error is smallest, summed in ggml's order.
+
+/// ggml's `GROUP_MAX_EPS`: a block of smaller magnitudes is zero.
+const ZERO_BELOW: f32 = 1e-15;
+
+/// ggml's `nearest_int`: to the nearest integer, ties to even, for magnitudes up to 2^22. NaN becomes 0.
+#[inline(always)]
+pub(crate) fn nearest_int(value: f32) -> i32 {
+    ((value + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
+}
+
+/// ggml's `make_qx_quants` with `rmse_type` 1: signed codes in -`nmax`..`nmax`, stored plus `nmax`, and their scale.
+/// Without `weights` each value's square is its weight.
+pub(crate) fn make_qx_quants(nmax: i32, values: &[f32], weights: Option<&[f32]>, codes: &mut [u8]) -> f32 {
+    let weight = |i: usize| weights.map_or_else(|| values[i] * values[i], |weights| weights[i]);
+    let code = |iscale: f32, value: f32| nearest_int(iscale * value).clamp(-nmax, nmax - 1);
+    let (mut max, mut amax) = (0f32, 0f32);
+    for &value in values {
+        if value.abs() > amax {
+            (amax, max) = (value.abs(), value);
+        }
+    }
+    if amax < ZERO_BELOW {
+        codes.fill(0);
+        return 0.0;
+    }
+    let write = |iscale: f32, codes: &mut [u8]| {
+        for (to, &value) in codes.iter_mut().zip(values) {
+            *to = (code(iscale, value) + nmax) as u8;
+        }
+    };
+    // Of values * weights * codes, and of weights * codes * codes.
+    let sums = |iscale: f32| {
+        let (mut sumlx, mut suml2) = (0f32, 0f32);
+        for (i, &value) in values.iter().enumerate() {
+            let l = code(iscale, value) as f32;
+            let w = weight(i);
+            sumlx += w * value * l;
+            suml2 += w * l * l;
+        }
+        (sumlx, suml2)
+    };
+    let iscale = -nmax as f32 / max;
+    write(iscale, codes);
+    let (sumlx, suml2) = sums(iscale);
+    let mut scale = if suml2 != 0.0 { sumlx / suml2 } else { 0.0 };
+    let mut best = scale * sumlx;
+    for step in (-9..=9).filter(|step| *step != 0) {
+        let iscale = -(nmax as f32 + 0.1 * step as f32) / max;
+        let (sumlx, suml2) = sums(iscale);
+        if suml2 > 0.0 && sumlx * sumlx > best * suml2 {
+            write(iscale, codes);
+            scale = sumlx / suml2;
+            best = scale * sumlx;
+        }
+    }
+    scale
+}
+
+/// Importance of each value of a block: the matrix's entry times the root of the row's mean square plus the value's square.
+#[inline(always)]
+pub(crate) fn weigh<const LEN: usize>(values: &[f32; LEN], importance: &[f32; LEN], mean_square: f32) -> [f32; LEN] {
+    std::array::from_fn(|i| importance[i] * (mean_square + values[i] * values[i]).sqrt())
+}
+
+/// A row's mean square, summed in order.
+pub(crate) fn mean_square(row: &[f32]) -> f32 {
+    row.iter().fold(0f32, |sum, value| sum + value * value) / row.len() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_int_sends_ties_to_even() {
+        assert_eq!([0.5, 1.5, 2.5, -0.5, -1.5, -2.5].map(nearest_int), [0, 2, 2, 0, -2, -2]);
+        assert_eq!([0.500_000_1, -0.499_999_97, 127.4, f32::NAN].map(nearest_int), [1, 0, 127, 0]);
+    }
+}

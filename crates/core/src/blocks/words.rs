@@ -1,0 +1,149 @@
+//! Source words as types, so that a loop is compiled once for each of them.
+
+use crate::float;
+
+/// A little-endian word that widens to F32 exactly.
+///
+/// The searches work on the words' bits, which order magnitudes as integers do; infinities and NaN come out as the largest.
+pub(crate) trait Word: 'static {
+    /// Its bytes.
+    type Bytes: Copy + 'static;
+
+    /// The words of a byte slice. Lengths have been checked: there is no remainder.
+    fn split(bytes: &[u8]) -> &[Self::Bytes];
+
+    /// Its value.
+    fn widen(bytes: Self::Bytes) -> f32;
+
+    /// The largest magnitude.
+    fn magnitude<const N: usize>(words: &[Self::Bytes; N]) -> f32;
+
+    /// The largest magnitude, and whether it occurs with a plus and with a minus.
+    fn signed_magnitude<const N: usize>(words: &[Self::Bytes; N]) -> (f32, bool, bool);
+}
+
+/// `array::map` that is inlined whatever its size, as kernels need it.
+#[inline(always)]
+pub(crate) fn map<T: Copy, U: Copy + Default, const N: usize>(from: &[T; N], f: impl Fn(T) -> U) -> [U; N] {
+    let mut to = [U::default(); N];
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f(*from);
+    }
+    to
+}
+
+/// IEEE binary32.
+pub(crate) struct F32;
+/// IEEE binary16.
+pub(crate) struct F16;
+/// The upper half of a binary32.
+pub(crate) struct BF16;
+
+impl Word for F32 {
+    type Bytes = [u8; 4];
+
+    #[inline(always)]
+    fn split(bytes: &[u8]) -> &[[u8; 4]] {
+        bytes.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn widen(bytes: [u8; 4]) -> f32 {
+        f32::from_le_bytes(bytes)
+    }
+
+    #[inline(always)]
+    fn magnitude<const N: usize>(words: &[[u8; 4]; N]) -> f32 {
+        f32::from_bits(words.iter().fold(0, |max, word| max.max(u32::from_le_bytes(*word) & 0x7fff_ffff)))
+    }
+
+    #[inline(always)]
+    fn signed_magnitude<const N: usize>(words: &[[u8; 4]; N]) -> (f32, bool, bool) {
+        let magnitude = Self::magnitude(words);
+        let bits = magnitude.to_bits();
+        let occurs = |wanted| words.iter().fold(false, |found, word| found | (u32::from_le_bytes(*word) == wanted));
+        (magnitude, occurs(bits), occurs(bits | 1 << 31))
+    }
+}
+
+/// [`Word::magnitude`] of 16-bit words, as bits.
+#[inline(always)]
+fn magnitude16<const N: usize>(words: &[[u8; 2]; N]) -> u16 {
+    words.iter().fold(0, |max, word| max.max(u16::from_le_bytes(*word) & 0x7fff))
+}
+
+/// [`Word::signed_magnitude`] of 16-bit words, with the magnitude as bits.
+#[inline(always)]
+fn signed_magnitude16<const N: usize>(words: &[[u8; 2]; N]) -> (u16, bool, bool) {
+    let magnitude = magnitude16(words);
+    let occurs = |wanted| words.iter().fold(false, |found, word| found | (u16::from_le_bytes(*word) == wanted));
+    (magnitude, occurs(magnitude), occurs(magnitude | 1 << 15))
+}
+
+impl Word for F16 {
+    type Bytes = [u8; 2];
+
+    #[inline(always)]
+    fn split(bytes: &[u8]) -> &[[u8; 2]] {
+        bytes.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn widen(bytes: [u8; 2]) -> f32 {
+        float::f16_to_f32(u16::from_le_bytes(bytes))
+    }
+
+    #[inline(always)]
+    fn magnitude<const N: usize>(words: &[[u8; 2]; N]) -> f32 {
+        float::f16_to_f32(magnitude16(words))
+    }
+
+    #[inline(always)]
+    fn signed_magnitude<const N: usize>(words: &[[u8; 2]; N]) -> (f32, bool, bool) {
+        F32::signed_magnitude(&map(words, |word| Self::widen(word).to_le_bytes()))
+    }
+}
+
+impl Word for BF16 {
+    type Bytes = [u8; 2];
+
+    #[inline(always)]
+    fn split(bytes: &[u8]) -> &[[u8; 2]] {
+        bytes.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn widen(bytes: [u8; 2]) -> f32 {
+        float::bf16_to_f32(u16::from_le_bytes(bytes))
+    }
+
+    #[inline(always)]
+    fn magnitude<const N: usize>(words: &[[u8; 2]; N]) -> f32 {
+        float::bf16_to_f32(magnitude16(words))
+    }
+
+    #[inline(always)]
+    fn signed_magnitude<const N: usize>(words: &[[u8; 2]; N]) -> (f32, bool, bool) {
+        let (magnitude, plus, minus) = signed_magnitude16(words);
+        (float::bf16_to_f32(magnitude), plus, minus)
+    }
+}
+
+/// The first of the values of largest magnitude; NaN or infinite where any value is.
+#[inline(always)]
+pub(crate) fn first_largest<W: Word, const N: usize>(words: &[W::Bytes; N]) -> f32 {
+    let (magnitude, plus, minus) = W::signed_magnitude(words);
+    // At least one of them is true. `plus & minus` would become two branches, the first on the sign, which nothing predicts.
+    if plus == minus {
+        return first_of::<W, N>(words, magnitude);
+    }
+
+    f32::from_bits(magnitude.to_bits() | u32::from(minus) << 31)
+}
+
+/// Both signs reach the magnitude: look which comes first.
+#[cold]
+#[inline(never)]
+fn first_of<W: Word, const N: usize>(words: &[W::Bytes; N], magnitude: f32) -> f32 {
+    words.iter().map(|word| W::widen(*word)).find(|value| value.abs() == magnitude).unwrap_or(0.0)
+}
