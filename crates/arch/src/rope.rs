@@ -158,7 +158,7 @@ impl Llama3 {
         let (low, factor) = (self.low_freq_factor as f32, self.factor as f32);
         let factor_of = |i: u32| {
             let exponent = (2 * i) as f32 / head_dim as f32;
-            let freq = 1.0 / (theta.powf(f64::from(exponent)) as f32);
+            let freq = 1.0 / (f64::from(theta as f32).powf(f64::from(exponent)) as f32);
             let wavelen = (1.0 / freq) * (2.0 * std::f64::consts::PI) as f32;
             if wavelen < high_wavelen as f32 {
                 1.0
