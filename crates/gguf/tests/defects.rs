@@ -4,6 +4,7 @@
 mod common;
 
 use common::{ARRAY, BOOL, Bytes, I32, MINUS_ONE, STRING, U32, defect, read};
+use ggufsmith_core::FORMATS;
 use ggufsmith_gguf::ErrorKind;
 
 /// Bytes of the fixed part at the start.
@@ -153,6 +154,17 @@ defects! {
         => DIMS + 20 + CHAR + 16, ErrorKind::TensorOffset { tensor: "b".into(), expected: 32, found: 28 };
     tensor_info_cut_short: Bytes::head(1, 0).text("n".repeat(20)).u32(1).zeros(7)
         => HEAD + 32, ErrorKind::Truncated { what: "a tensor info", needed: 8, left: 7 };
+}
+
+#[test]
+fn a_row_that_is_no_whole_number_of_blocks() {
+    for format in FORMATS.iter().filter(|f| f.block_len > 1) {
+        let (id, row) = (format.ggml_id, format.block_len as u64 + 1);
+        let file = Bytes::head(1, 0).tensor_of("a", &[row, 1], id, 0).pad().zeros(format.block_bytes.next_multiple_of(32));
+        let block_len = format.block_len as u64;
+        assert_eq!(defect(&file), (DIMS + 16, ErrorKind::RowLength { tensor: a(), format: format.name, row, block_len }));
+    }
+    assert!(FORMATS.iter().any(|f| f.block_len > 1), "nothing was tested");
 }
 
 // The data.
