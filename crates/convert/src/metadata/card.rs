@@ -13,6 +13,8 @@ use std::rc::Rc;
 pub(super) const FILE: &str = "README.md";
 /// The longest front matter that is parsed; those on the Hub stay below 64 KiB.
 const MAX_FRONT_MATTER_BYTES: usize = 1 << 20;
+/// The most base models or datasets that are written, nine keys each.
+const MAX_SOURCES: usize = 1000;
 
 /// Why a model card is not used. The reference stops there; a conversion need not.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,8 @@ pub enum CardError {
     File(#[from] CheckpointError),
     #[error("the front matter is longer than {limit} bytes")]
     TooLong { limit: usize },
+    #[error("{key} has more than {limit} entries")]
+    TooManySources { key: &'static str, limit: usize },
     #[error("the front matter is no mapping")]
     NotAMapping,
     #[error("the front matter is not YAML 1.1: {0}")]
@@ -33,7 +37,14 @@ pub(super) fn load(dir: &ModelDir) -> Result<Fields, CardError> {
     let Some(text) = dir.text(FILE)? else { return Ok(Fields::new()) };
     let Some(front_matter) = front_matter(&text)? else { return Ok(Fields::new()) };
     match &*yaml::load(&front_matter)? {
-        Node::Map(map) => Ok(map.clone()),
+        Node::Map(map) => {
+            for key in BASE_MODEL_KEYS.into_iter().chain(DATASET_KEYS) {
+                if matches!(map.get(key).map(|v| &**v), Some(Node::List(list)) if list.len() > MAX_SOURCES) {
+                    return Err(CardError::TooManySources { key, limit: MAX_SOURCES });
+                }
+            }
+            Ok(map.clone())
+        }
         _ => Err(CardError::NotAMapping),
     }
 }
@@ -90,6 +101,9 @@ const TEXT_KEYS: &[(&str, &[&str])] = &[
     ("license.link", &["license_link"]),
 ];
 
+const BASE_MODEL_KEYS: [&str; 3] = ["base_model", "base_models", "base_model_sources"];
+const DATASET_KEYS: [&str; 3] = ["datasets", "dataset", "dataset_sources"];
+
 /// Put what the card says into `collected`.
 pub(super) fn apply(card: &Fields, total_params: u64, collected: &mut Collected) {
     for (key, card_keys) in TEXT_KEYS {
@@ -97,8 +111,8 @@ pub(super) fn apply(card: &Fields, total_params: u64, collected: &mut Collected)
             collected.set(key, Origin::Card, value.clone());
         }
     }
-    collected.base_models = sources(card, ["base_model", "base_models", "base_model_sources"], total_params, collected);
-    collected.datasets = sources(card, ["datasets", "dataset", "dataset_sources"], total_params, collected);
+    collected.base_models = sources(card, BASE_MODEL_KEYS, total_params, collected);
+    collected.datasets = sources(card, DATASET_KEYS, total_params, collected);
     collected.tags = lists(card, ["tags", "pipeline_tag"]);
     collected.languages = lists(card, ["languages", "language"]);
 }
@@ -113,7 +127,7 @@ fn lists(card: &Fields, keys: [&str; 2]) -> Option<Vec<Rc<Node>>> {
 fn text_or_list(node: &Rc<Node>) -> Vec<Rc<Node>> {
     match &**node {
         Node::List(list) => list.clone(),
-        node_ if node_.as_text().is_some() => vec![node.clone()],
+        _ if node.as_text().is_some() => vec![node.clone()],
         _ => Vec::new(),
     }
 }

@@ -146,7 +146,7 @@ impl Collected {
         }
         for (kind, sources) in [("base_model", &self.base_models), ("dataset", &self.datasets)] {
             let Some(sources) = sources else { continue };
-            // A count beyond 32 bits would need a longer front matter than is read.
+            // Cards are limited to 1000; a metadata file of 2^32 entries does not fit the memory of its reader.
             out.set(format!("general.{kind}.count"), u32::try_from(sources.len()).unwrap_or(u32::MAX));
             for (i, fields) in sources.iter().enumerate() {
                 for key in SOURCE_KEYS {

@@ -12,6 +12,9 @@ use std::sync::LazyLock;
 
 /// Deepest nesting that is followed; a model card has about six levels.
 const MAX_DEPTH: usize = 64;
+/// Most bytes of text, one more per node, with every alias written out. It bounds what a value can grow to, how deep aliases of
+/// aliases go, and the time to walk them.
+const MAX_EXPANDED_BYTES: usize = 4 << 20;
 const TAG_PREFIX: &str = "tag:yaml.org,2002:";
 
 /// Why a YAML text is not used.
@@ -28,15 +31,17 @@ pub enum YamlError {
     Key { line: u64 },
     #[error("line {line}: nested deeper than {limit} levels")]
     Depth { line: u64, limit: usize },
+    #[error("line {line}: more than {limit} bytes with its aliases written out")]
+    Expansion { line: u64, limit: usize },
     #[error("line {line}: a second document begins")]
     SecondDocument { line: u64 },
 }
 
-/// The one document of a text; null where it is empty. Memory is bounded by the text's length.
+/// The one document of a text; null where it is empty. Aliases are shared, so memory is bounded by the text's length.
 pub(super) fn load(text: &str) -> Result<Rc<Node>, YamlError> {
     let mut parser = Parser::new();
     parser.set_input(std::io::Cursor::new(text.as_bytes()));
-    let mut composer = Composer { parser, anchors: BTreeMap::new() };
+    let mut composer = Composer { parser, anchors: BTreeMap::new(), expanded_bytes: 0 };
     let mut document = None;
     loop {
         let event = composer.next()?;
@@ -54,12 +59,22 @@ pub(super) fn load(text: &str) -> Result<Rc<Node>, YamlError> {
 
 struct Composer<'a> {
     parser: Parser<std::io::Cursor<&'a [u8]>>,
-    anchors: BTreeMap<String, Rc<Node>>,
+    /// Nodes by anchor, with their expanded bytes.
+    anchors: BTreeMap<String, (Rc<Node>, usize)>,
+    expanded_bytes: usize,
 }
 
 impl Composer<'_> {
     fn next(&mut self) -> Result<Event, YamlError> {
         Ok(self.parser.parse()?)
+    }
+
+    fn charge(&mut self, bytes: usize, line: u64) -> Result<(), YamlError> {
+        self.expanded_bytes = self.expanded_bytes.saturating_add(bytes);
+        if self.expanded_bytes > MAX_EXPANDED_BYTES {
+            return Err(YamlError::Expansion { line, limit: MAX_EXPANDED_BYTES });
+        }
+        Ok(())
     }
 
     /// The node that an event begins, with all its children.
@@ -68,11 +83,16 @@ impl Composer<'_> {
         if depth > MAX_DEPTH {
             return Err(YamlError::Depth { line, limit: MAX_DEPTH });
         }
+        let before = self.expanded_bytes;
+        self.charge(1, line)?;
         let (node, anchor) = match event.data {
             EventData::Alias { anchor } => {
-                return self.anchors.get(&anchor).cloned().ok_or(YamlError::Alias { anchor, line });
+                let (node, bytes) = self.anchors.get(&anchor).cloned().ok_or(YamlError::Alias { anchor, line })?;
+                self.charge(bytes, line)?;
+                return Ok(node);
             }
             EventData::Scalar { anchor, tag, value, plain_implicit, style, .. } => {
+                self.charge(value.len(), line)?;
                 // A lone `!` is null, while `! x` is text.
                 let plain = plain_implicit || (value.is_empty() && style == ScalarStyle::Plain);
                 (tagged(tag, resolve(value.clone(), plain), value, line)?, anchor)
@@ -90,7 +110,7 @@ impl Composer<'_> {
         };
         let node = Rc::new(node);
         if let Some(anchor) = anchor {
-            self.anchors.insert(anchor, node.clone());
+            self.anchors.insert(anchor, (node.clone(), self.expanded_bytes - before));
         }
         Ok(node)
     }
