@@ -1,8 +1,10 @@
 //! What the block formats share: loops over blocks, and conversions that round as ggml's do on x86-64.
 
+pub(crate) mod affine;
 pub(crate) mod round;
 pub(crate) mod search;
 pub mod simd;
+pub(crate) mod symmetric;
 pub(crate) mod words;
 
 use crate::encoder::{Rows, Words};
@@ -72,6 +74,44 @@ impl<B: Block<LEN, BYTES>, W: Word, const LEN: usize, const BYTES: usize> Kernel
             }
         }
     }
+}
+
+/// Write every block from its values and their weights ([`search::weigh`]).
+pub(crate) fn weighted<const LEN: usize, const BYTES: usize>(
+    rows: Rows<'_>,
+    importance: &[f32],
+    out: &mut [u8],
+    encode: impl Fn(&[f32; LEN], &[f32; LEN], &mut [u8; BYTES]),
+) {
+    each_row(rows, out, |row, out| {
+        let mean_square = search::mean_square(row);
+        let inputs = row.as_chunks::<LEN>().0.iter().zip(importance.as_chunks::<LEN>().0);
+        for ((values, importance), out) in inputs.zip(out.as_chunks_mut::<BYTES>().0) {
+            encode(values, &search::weigh(values, importance, mean_square), out);
+        }
+    });
+}
+
+/// Two codes of 4 bits per byte, as ggml's 32-element types hold them: element `j` low, element `j + 16` high.
+#[inline(always)]
+pub(crate) fn nibbles(codes: &[u8; 32]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (j, byte) in bytes.iter_mut().enumerate() {
+        *byte = codes[j] & 15 | codes[j + 16] << 4;
+    }
+    bytes
+}
+
+/// Bit 4 of each code: element `j` in bit `j`.
+#[inline(always)]
+pub(crate) fn fifth_bits(codes: &[u8; 32]) -> u32 {
+    let eight = |at: usize| {
+        let bytes: [u8; 8] = std::array::from_fn(|i| codes[at + i]);
+        // One bit per byte; the product moves byte `i`'s to bit `56 + i`.
+        let bits = u64::from_le_bytes(bytes) >> 4 & 0x0101_0101_0101_0101;
+        (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+    };
+    eight(0) | eight(8) << 8 | eight(16) << 16 | eight(24) << 24
 }
 
 /// Widen each row to F32 and hand it to `encode` with its part of the output.

@@ -1,7 +1,7 @@
 //! Searches for a block's scale: the candidate whose weighted error is smallest, summed in ggml's order.
 
 /// ggml's `GROUP_MAX_EPS`: a block of smaller magnitudes is zero.
-const ZERO_BELOW: f32 = 1e-15;
+pub(crate) const ZERO_BELOW: f32 = 1e-15;
 
 /// ggml's `nearest_int`: to the nearest integer, ties to even, for magnitudes up to 2^22. NaN becomes 0.
 #[inline(always)]
@@ -55,6 +55,71 @@ pub(crate) fn make_qx_quants(nmax: i32, values: &[f32], weights: Option<&[f32]>,
         }
     }
     scale
+}
+
+/// ggml's `make_qkx3_quants` as the 32-element types call it (`rmin` -0.9, `rdelta` 0.05, `nstep` 36, squared error): codes in
+/// 0..=`nmax`, their scale and the minimum, which is at most 0.
+pub(crate) fn make_qkx3_quants(nmax: i32, values: &[f32], weights: &[f32], codes: &mut [u8]) -> (f32, f32) {
+    let (mut min, mut max) = (values[0], values[0]);
+    let mut sum_w = weights[0];
+    let mut sum_x = sum_w * values[0];
+    for (&x, &w) in values.iter().zip(weights).skip(1) {
+        if x < min {
+            min = x;
+        }
+        if x > max {
+            max = x;
+        }
+        sum_w += w;
+        sum_x += w * x;
+    }
+    if min > 0.0 {
+        min = 0.0;
+    }
+    if max <= min {
+        codes.fill(0);
+        return (0.0, min);
+    }
+    let code = |iscale: f32, low: f32, x: f32| nearest_int(iscale * (x - low)).min(nmax).max(0) as f32;
+    // Codes are counted from `low` with `iscale`, their error is that of `scale` and `min`.
+    let error = |iscale: f32, low: f32, scale: f32, min: f32| {
+        values.iter().zip(weights).fold(0f32, |sum, (&x, &w)| {
+            let difference = scale * code(iscale, low, x) + min - x;
+            sum + w * (difference * difference)
+        })
+    };
+    let mut best_codes = (nmax as f32 / (max - min), min);
+    let mut scale = 1.0 / best_codes.0;
+    let mut best = error(best_codes.0, best_codes.1, scale, min);
+    for step in 0..=36 {
+        // From the minimum found so far, not from the smallest value.
+        let iscale = (-0.9f32 + 0.05f32 * step as f32 + nmax as f32) / (max - min);
+        let (mut sum_l, mut sum_l2, mut sum_xl) = (0f32, 0f32, 0f32);
+        for (&x, &w) in values.iter().zip(weights) {
+            let l = code(iscale, min, x);
+            sum_l += w * l;
+            sum_l2 += w * l * l;
+            sum_xl += w * l * x;
+        }
+        let determinant = sum_w * sum_l2 - sum_l * sum_l;
+        if determinant > 0.0 {
+            let mut this_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
+            let mut this_min = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
+            if this_min > 0.0 {
+                this_min = 0.0;
+                this_scale = sum_xl / sum_l2;
+            }
+            let this_error = error(iscale, min, this_scale, this_min);
+            if this_error < best {
+                best_codes = (iscale, min);
+                (best, scale, min) = (this_error, this_scale, this_min);
+            }
+        }
+    }
+    for (to, &x) in codes.iter_mut().zip(values) {
+        *to = code(best_codes.0, best_codes.1, x) as u8;
+    }
+    (scale, min)
 }
 
 /// Importance of each value of a block: the matrix's entry times the root of the row's mean square plus the value's square.

@@ -20,6 +20,9 @@ pub(crate) trait Word: 'static {
 
     /// The largest magnitude, and whether it occurs with a plus and with a minus.
     fn signed_magnitude<const N: usize>(words: &[Self::Bytes; N]) -> (f32, bool, bool);
+
+    /// The smallest and the largest value. Among zeros the negative one is smaller; not finite where any value is not.
+    fn extremes<const N: usize>(words: &[Self::Bytes; N]) -> (f32, f32);
 }
 
 /// `array::map` that is inlined whatever its size, as kernels need it.
@@ -64,6 +67,15 @@ impl Word for F32 {
         let occurs = |wanted| words.iter().fold(false, |found, word| found | (u32::from_le_bytes(*word) == wanted));
         (magnitude, occurs(bits), occurs(bits | 1 << 31))
     }
+
+    #[inline(always)]
+    fn extremes<const N: usize>(words: &[[u8; 4]; N]) -> (f32, f32) {
+        // Integers that order as the floats do: of negative ones all bits but the sign are inverted. The mapping is its own inverse.
+        let ordered = |bits: i32| bits ^ ((bits >> 31) as u32 >> 1) as i32;
+        let min = words.iter().fold(i32::MAX, |min, word| min.min(ordered(i32::from_le_bytes(*word))));
+        let max = words.iter().fold(i32::MIN, |max, word| max.max(ordered(i32::from_le_bytes(*word))));
+        (f32::from_bits(ordered(min) as u32), f32::from_bits(ordered(max) as u32))
+    }
 }
 
 /// [`Word::magnitude`] of 16-bit words, as bits.
@@ -78,6 +90,15 @@ fn signed_magnitude16<const N: usize>(words: &[[u8; 2]; N]) -> (u16, bool, bool)
     let magnitude = magnitude16(words);
     let occurs = |wanted| words.iter().fold(false, |found, word| found | (u16::from_le_bytes(*word) == wanted));
     (magnitude, occurs(magnitude), occurs(magnitude | 1 << 15))
+}
+
+/// [`Word::extremes`] of 16-bit words, as bits.
+#[inline(always)]
+fn extremes16<const N: usize>(words: &[[u8; 2]; N]) -> (u16, u16) {
+    let ordered = |bits: i16| bits ^ ((bits >> 15) as u16 >> 1) as i16;
+    let min = words.iter().fold(i16::MAX, |min, word| min.min(ordered(i16::from_le_bytes(*word))));
+    let max = words.iter().fold(i16::MIN, |max, word| max.max(ordered(i16::from_le_bytes(*word))));
+    (ordered(min) as u16, ordered(max) as u16)
 }
 
 impl Word for F16 {
@@ -101,6 +122,12 @@ impl Word for F16 {
     #[inline(always)]
     fn signed_magnitude<const N: usize>(words: &[[u8; 2]; N]) -> (f32, bool, bool) {
         F32::signed_magnitude(&map(words, |word| Self::widen(word).to_le_bytes()))
+    }
+
+    #[inline(always)]
+    fn extremes<const N: usize>(words: &[[u8; 2]; N]) -> (f32, f32) {
+        let (min, max) = extremes16(words);
+        (float::f16_to_f32(min), float::f16_to_f32(max))
     }
 }
 
@@ -126,6 +153,12 @@ impl Word for BF16 {
     fn signed_magnitude<const N: usize>(words: &[[u8; 2]; N]) -> (f32, bool, bool) {
         let (magnitude, plus, minus) = signed_magnitude16(words);
         (float::bf16_to_f32(magnitude), plus, minus)
+    }
+
+    #[inline(always)]
+    fn extremes<const N: usize>(words: &[[u8; 2]; N]) -> (f32, f32) {
+        let (min, max) = extremes16(words);
+        (float::bf16_to_f32(min), float::bf16_to_f32(max))
     }
 }
 

@@ -7,13 +7,37 @@ pub mod bf16;
 pub mod f16;
 pub mod f32;
 pub mod q4_0;
+pub mod q4_1;
+pub mod q5_0;
+pub mod q5_1;
+pub mod q6_k;
 pub mod q8_0;
 
 /// Every format we can read, by `ggml_id`.
-pub static FORMATS: &[&Format] = &[&f32::FORMAT, &f16::FORMAT, &q4_0::FORMAT, &q8_0::FORMAT, &bf16::FORMAT];
+pub static FORMATS: &[&Format] = &[
+    &f32::FORMAT,
+    &f16::FORMAT,
+    &q4_0::FORMAT,
+    &q4_1::FORMAT,
+    &q5_0::FORMAT,
+    &q5_1::FORMAT,
+    &q8_0::FORMAT,
+    &q6_k::FORMAT,
+    &bf16::FORMAT,
+];
 
 /// Every encoder. The first one of a format is its default.
-pub static ENCODERS: &[&Encoder] = &[&f32::ENCODER, &f16::ENCODER, &q4_0::ENCODER, &q8_0::ENCODER, &bf16::ENCODER];
+pub static ENCODERS: &[&Encoder] = &[
+    &f32::ENCODER,
+    &f16::ENCODER,
+    &q4_0::ENCODER,
+    &q4_1::ENCODER,
+    &q5_0::ENCODER,
+    &q5_1::ENCODER,
+    &q8_0::ENCODER,
+    &q6_k::ENCODER,
+    &bf16::ENCODER,
+];
 
 /// The format with this `ggml_type` id.
 pub fn by_id(ggml_id: u32) -> Option<&'static Format> {

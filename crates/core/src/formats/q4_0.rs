@@ -8,13 +8,13 @@
 //! Value: `(q - 8) * d`, with `d` the value of largest magnitude / -8, so that this value's code is 0.
 //! With importance, `d` is searched for.
 
-use crate::blocks::{self, Block, round, search, simd::Isa, words, words::Word};
+use crate::blocks::{self, Block, simd::Isa, symmetric, words::Word};
 use crate::encoder::{Encoder, Rows};
 use crate::float;
 use crate::format::Format;
 
 /// Elements per block.
-const LEN: usize = 32;
+const LEN: usize = symmetric::LEN;
 /// Bytes per block.
 const BYTES: usize = 18;
 const _: () = assert!(BYTES == 2 + LEN / 2);
@@ -41,53 +41,25 @@ struct Q4_0;
 
 impl Block<LEN, BYTES> for Q4_0 {
     fn textbook(values: &[f32; LEN], out: &mut [u8; BYTES]) {
-        let (mut amax, mut max) = (0f32, 0f32);
-        for &value in values {
-            if amax < value.abs() {
-                (amax, max) = (value.abs(), value);
-            }
-        }
-        let d = max / -8.0;
-        let id = if d != 0.0 { 1.0 / d } else { 0.0 };
-        let codes = values.map(|value| (round::low_byte(value * id + 8.5) as i8).min(15) as u8);
-        write(round::scale_to_f16(d), &codes, out);
+        *out = block(symmetric::textbook::<8>(values));
     }
 
     #[inline(always)]
     fn fast<I: Isa, W: Word>(isa: I, words: &[W::Bytes; LEN], out: &mut [u8; BYTES]) -> bool {
-        let max = words::first_largest::<W, LEN>(words);
-        if !round::is_ordinary(max.abs()) {
-            return false;
-        }
-        let d = max / -8.0;
-        let id = 1.0 / d;
-        let values = words::map(words, W::widen);
-        let codes = isa.truncate(&words::map(&values, |value| value * id + 8.5));
-        write(float::f32_to_f16(d), &words::map(&codes, |code| code.min(15)), out);
-        true
+        symmetric::fast::<8, I, W>(isa, words).map(|parts| *out = block(parts)).is_some()
     }
 }
 
-/// `quantize_row_q4_0_impl`.
 fn weighted(rows: Rows<'_>, importance: &[f32], out: &mut [u8]) {
-    blocks::each_row(rows, out, |row, out| {
-        let mean_square = search::mean_square(row);
-        let inputs = row.as_chunks::<LEN>().0.iter().zip(importance.as_chunks::<LEN>().0);
-        for ((values, importance), out) in inputs.zip(out.as_chunks_mut::<BYTES>().0) {
-            let weights = search::weigh(values, importance, mean_square);
-            let mut codes = [0; LEN];
-            let d = search::make_qx_quants(8, values, Some(&weights), &mut codes);
-            write(round::scale_to_f16(d), &codes, out);
-        }
-    });
+    blocks::weighted(rows, importance, out, |values, weights, out| *out = block(symmetric::weighted::<8>(values, weights)));
 }
 
 #[inline(always)]
-fn write(d: u16, codes: &[u8; LEN], out: &mut [u8; BYTES]) {
+fn block((d, codes): (u16, [u8; LEN])) -> [u8; BYTES] {
+    let mut out = [0; BYTES];
     out[..2].copy_from_slice(&d.to_le_bytes());
-    for (j, byte) in out[2..].iter_mut().enumerate() {
-        *byte = codes[j] | codes[j + LEN / 2] << 4;
-    }
+    out[2..].copy_from_slice(&blocks::nibbles(&codes));
+    out
 }
 
 fn decode(blocks: &[u8], out: &mut [f32]) {

@@ -1,0 +1,77 @@
+//! `Q5_0`: 32 codes of 5 bits with one scale. 5.5 bits per weight.
+//!
+//! | bytes | field |
+//! | --- | --- |
+//! | 2 | `d`: scale, F16 |
+//! | 4 | `qh`: fifth bit of the codes, element `j` in bit `j` |
+//! | 16 | `q`: lower 4 bits of the codes; element `j` in the low, element `j + 16` in the high half of byte `j` |
+//!
+//! Value: `(q - 16) * d`, with `d` the value of largest magnitude / -16, so that this value's code is 0.
+//! With importance, `d` is searched for.
+
+use crate::blocks::{self, Block, simd::Isa, symmetric, words::Word};
+use crate::encoder::{Encoder, Rows};
+use crate::float;
+use crate::format::Format;
+
+/// Elements per block.
+const LEN: usize = symmetric::LEN;
+/// Bytes per block.
+const BYTES: usize = 22;
+const _: () = assert!(BYTES == 2 + LEN / 8 + LEN / 2);
+
+/// ggml's `Q5_0`.
+pub static FORMAT: Format = Format { ggml_id: 6, name: "Q5_0", block_len: LEN, block_bytes: BYTES, decode };
+
+/// `quantize_q5_0`.
+pub static ENCODER: Encoder = Encoder {
+    name: "ggml",
+    format: &FORMAT,
+    needs_importance: false,
+    fast: |rows: Rows<'_>, importance, out| match importance {
+        None => blocks::fast::<Q5_0, LEN, BYTES>(rows, out),
+        Some(importance) => weighted(rows, importance, out),
+    },
+    textbook: |rows: Rows<'_>, importance, out| match importance {
+        None => blocks::textbook::<Q5_0, LEN, BYTES>(rows, out),
+        Some(importance) => weighted(rows, importance, out),
+    },
+};
+
+struct Q5_0;
+
+impl Block<LEN, BYTES> for Q5_0 {
+    fn textbook(values: &[f32; LEN], out: &mut [u8; BYTES]) {
+        *out = block(symmetric::textbook::<16>(values));
+    }
+
+    #[inline(always)]
+    fn fast<I: Isa, W: Word>(isa: I, words: &[W::Bytes; LEN], out: &mut [u8; BYTES]) -> bool {
+        symmetric::fast::<16, I, W>(isa, words).map(|parts| *out = block(parts)).is_some()
+    }
+}
+
+fn weighted(rows: Rows<'_>, importance: &[f32], out: &mut [u8]) {
+    blocks::weighted(rows, importance, out, |values, weights, out| *out = block(symmetric::weighted::<16>(values, weights)));
+}
+
+#[inline(always)]
+fn block((d, codes): (u16, [u8; LEN])) -> [u8; BYTES] {
+    let mut out = [0; BYTES];
+    out[..2].copy_from_slice(&d.to_le_bytes());
+    out[2..6].copy_from_slice(&blocks::fifth_bits(&codes).to_le_bytes());
+    out[6..].copy_from_slice(&blocks::nibbles(&codes));
+    out
+}
+
+fn decode(blocks: &[u8], out: &mut [f32]) {
+    for (values, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks.as_chunks::<BYTES>().0) {
+        let d = float::f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
+        let qh = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
+        for (j, byte) in block[6..].iter().enumerate() {
+            let high = |element: usize| (qh >> element & 1) as u8 * 16;
+            values[j] = (f32::from(byte & 15 | high(j)) - 16.0) * d;
+            values[j + LEN / 2] = (f32::from(byte >> 4 | high(j + LEN / 2)) - 16.0) * d;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `Q5_1`: 32 codes of 5 bits with a scale and a minimum. 6 bits per weight.
+//!
+//! | bytes | field |
+//! | --- | --- |
+//! | 2 | `d`: scale, F16 |
+//! | 2 | `m`: minimum, F16 |
+//! | 4 | `qh`: fifth bit of the codes, element `j` in bit `j` |
+//! | 16 | `q`: lower 4 bits of the codes; element `j` in the low, element `j + 16` in the high half of byte `j` |
+//!
+//! Value: `q * d + m`, with `m` the smallest value and `d` the range / 31.
+//! With importance, both are searched for and `m` is at most 0.
+
+use crate::blocks::{self, Block, affine, simd::Isa, words::Word};
+use crate::encoder::{Encoder, Rows};
+use crate::float;
+use crate::format::Format;
+
+/// Elements per block.
+const LEN: usize = affine::LEN;
+/// Bytes per block.
+const BYTES: usize = 24;
+const _: () = assert!(BYTES == 2 + 2 + LEN / 8 + LEN / 2);
+
+/// ggml's `Q5_1`.
+pub static FORMAT: Format = Format { ggml_id: 7, name: "Q5_1", block_len: LEN, block_bytes: BYTES, decode };
+
+/// `quantize_q5_1`.
+pub static ENCODER: Encoder = Encoder {
+    name: "ggml",
+    format: &FORMAT,
+    needs_importance: false,
+    fast: |rows: Rows<'_>, importance, out| match importance {
+        None => blocks::fast::<Q5_1, LEN, BYTES>(rows, out),
+        Some(importance) => weighted(rows, importance, out),
+    },
+    textbook: |rows: Rows<'_>, importance, out| match importance {
+        None => blocks::textbook::<Q5_1, LEN, BYTES>(rows, out),
+        Some(importance) => weighted(rows, importance, out),
+    },
+};
+
+struct Q5_1;
+
+impl Block<LEN, BYTES> for Q5_1 {
+    fn textbook(values: &[f32; LEN], out: &mut [u8; BYTES]) {
+        *out = block(affine::textbook::<31>(values));
+    }
+
+    #[inline(always)]
+    fn fast<I: Isa, W: Word>(isa: I, words: &[W::Bytes; LEN], out: &mut [u8; BYTES]) -> bool {
+        affine::fast::<31, I, W>(isa, words).map(|parts| *out = block(parts)).is_some()
+    }
+}
+
+fn weighted(rows: Rows<'_>, importance: &[f32], out: &mut [u8]) {
+    blocks::weighted(rows, importance, out, |values, weights, out| *out = block(affine::weighted::<31>(values, weights)));
+}
+
+#[inline(always)]
+fn block((d, m, codes): (u16, u16, [u8; LEN])) -> [u8; BYTES] {
+    let mut out = [0; BYTES];
+    out[..2].copy_from_slice(&d.to_le_bytes());
+    out[2..4].copy_from_slice(&m.to_le_bytes());
+    out[4..8].copy_from_slice(&blocks::fifth_bits(&codes).to_le_bytes());
+    out[8..].copy_from_slice(&blocks::nibbles(&codes));
+    out
+}
+
+fn decode(blocks: &[u8], out: &mut [f32]) {
+    for (values, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks.as_chunks::<BYTES>().0) {
+        let d = float::f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
+        let m = float::f16_to_f32(u16::from_le_bytes([block[2], block[3]]));
+        let qh = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
+        for (j, byte) in block[8..].iter().enumerate() {
+            let high = |element: usize| (qh >> element & 1) as u8 * 16;
+            values[j] = f32::from(byte & 15 | high(j)) * d + m;
+            values[j + LEN / 2] = f32::from(byte >> 4 | high(j + LEN / 2)) * d + m;
+        }
+    }
+}
