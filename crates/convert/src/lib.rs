@@ -11,3 +11,4 @@ pub mod plan {}
 pub mod pipeline {}
 /// Stub.
 pub mod sink {}
+pub mod tokenizer;

@@ -1,0 +1,149 @@
+//! The vocabulary of a byte-level BPE tokenizer.json: the converter's `get_vocab_base`.
+
+use super::auto::AutoTokenizer;
+use super::files::Files;
+use super::json::{TokenizerJson, Vocab};
+use super::pre::{self, Pre};
+use super::{MAX_TOKENS, TokenType, TokenizerError, Unsupported, Vocabulary, looks_special};
+use tokenizers::AddedToken;
+
+const FILE: &str = "tokenizer.json";
+
+/// A vocabulary and the name of its pre-tokenizer.
+pub(super) struct Found {
+    pub(super) vocabulary: Vocabulary,
+    pub(super) pre: Pre,
+}
+
+/// `vocab_size` ids (0: as many as there are tokens); ids without a token are padded.
+pub(super) fn vocabulary(
+    files: &mut Files,
+    vocab_size: u64,
+    given: Option<&'static str>,
+    warnings: &mut Vec<String>,
+) -> Result<Found, TokenizerError> {
+    let tokens = take_tokens(files)?;
+    let files = &*files;
+    let json = files.tokenizer_json.as_ref().ok_or_else(missing)?;
+    let auto = AutoTokenizer::load(files, json, &tokens, true, warnings)?;
+    let pre = pre::find(&auto, json, given, warnings)?;
+
+    if vocab_size > 0 {
+        let added = auto.added.iter().map(|(id, token)| (&token.content, id));
+        let highest = tokens.iter().map(|(token, id)| (token, id)).chain(added).max_by_key(|(_, id)| **id);
+        if let Some((token, &id)) = highest.filter(|(_, id)| u64::from(**id) >= vocab_size) {
+            return Err(TokenizerError::IdOutOfRange { file: FILE, token: token.clone(), id: id.into(), vocab_size });
+        }
+    }
+    let mut slots = slots(tokens, &auto.added)?;
+    if vocab_size > 0 {
+        // Not larger than MAX_TOKENS: `build` has looked.
+        slots.resize_with(vocab_size as usize, || None);
+    }
+    let mut out = Vocabulary::with_capacity(slots.len());
+    for (id, slot) in slots.into_iter().enumerate() {
+        match slot {
+            None => out.push(format!("[PAD{id}]"), 0.0, TokenType::Unused),
+            Some(Slot { text, added: None }) => out.push(text, 0.0, TokenType::Normal),
+            Some(Slot { text, added: Some(flags) }) => {
+                // llama.cpp matches these in text that nothing normalizes.
+                let text = if flags.normalized { text } else { auto.normalize(&text)? };
+                if flags.special || looks_special(&text) {
+                    out.push(text, 0.0, TokenType::Control);
+                } else {
+                    out.push(text.replace('▁', " "), 0.0, TokenType::UserDefined);
+                }
+            }
+        }
+    }
+    Ok(Found { vocabulary: out, pre })
+}
+
+fn missing() -> TokenizerError {
+    TokenizerError::Missing { looked_for: &["tokenizer.model", FILE] }
+}
+
+/// The tokens of tokenizer.json's BPE model, moved out of `files`.
+pub(super) fn take_tokens(files: &mut Files) -> Result<Vec<(String, u32)>, TokenizerError> {
+    let Some(json) = &mut files.tokenizer_json else {
+        return Err(match files.dir.bytes("vocab.json")? {
+            Some(_) => TokenizerError::Unsupported { what: Unsupported::Slow, supported: "tokenizer.json and tokenizer.model" },
+            None => missing(),
+        });
+    };
+    let kind = json.model.kind().to_owned();
+    let tokens = match std::mem::take(&mut json.model.vocab) {
+        Vocab::Tokens(tokens) if kind == "BPE" || kind.is_empty() => tokens,
+        Vocab::Missing if kind == "BPE" || kind.is_empty() => {
+            return Err(TokenizerError::NoKey { file: FILE, key: "model.vocab".into() });
+        }
+        _ => {
+            let what = Unsupported::Model(if kind.is_empty() { "Unigram".into() } else { kind });
+            return Err(TokenizerError::Unsupported { what, supported: "BPE, and SentencePiece models in tokenizer.model" });
+        }
+    };
+    if tokens.len() > MAX_TOKENS {
+        let (count, limit) = (tokens.len() as u64, MAX_TOKENS as u64);
+        return Err(TokenizerError::Limit { what: "tokens in tokenizer.json", count, limit });
+    }
+    Ok(without_repetitions(tokens))
+}
+
+/// Of a token that is there twice the last entry counts.
+fn without_repetitions(tokens: Vec<(String, u32)>) -> Vec<(String, u32)> {
+    let mut last = std::collections::HashMap::with_capacity(tokens.len());
+    for (at, (text, _)) in tokens.iter().enumerate() {
+        last.insert(text.as_str(), at);
+    }
+    if last.len() == tokens.len() {
+        return tokens;
+    }
+    let keep: Vec<bool> = tokens.iter().enumerate().map(|(at, (text, _))| last.get(text.as_str()) == Some(&at)).collect();
+    tokens.into_iter().zip(keep).filter_map(|(token, keep)| keep.then_some(token)).collect()
+}
+
+/// A token and, for an added one, its flags.
+pub(super) struct Slot {
+    pub(super) text: String,
+    pub(super) added: Option<AddedToken>,
+}
+
+/// The tokens by id.
+pub(super) fn slots(tokens: Vec<(String, u32)>, added: &[(u32, AddedToken)]) -> Result<Vec<Option<Slot>>, TokenizerError> {
+    let highest = tokens.iter().map(|(_, id)| *id).chain(added.iter().map(|(id, _)| *id)).max();
+    let size = highest.map_or(0, |id| id as usize + 1);
+    if size > MAX_TOKENS {
+        return Err(TokenizerError::Limit {
+            what: "the highest id in tokenizer.json",
+            count: size as u64 - 1,
+            limit: MAX_TOKENS as u64,
+        });
+    }
+    let mut slots: Vec<Option<Slot>> = Vec::new();
+    slots.resize_with(size, || None);
+    let twice = |id: u32, first: &str, second: &str| TokenizerError::DuplicateId {
+        file: FILE,
+        id: id.into(),
+        first: first.to_owned(),
+        second: second.to_owned(),
+    };
+    for (text, id) in tokens {
+        match &mut slots[id as usize] {
+            Some(other) => return Err(twice(id, &other.text, &text)),
+            empty => *empty = Some(Slot { text, added: None }),
+        }
+    }
+    for (id, token) in added {
+        match &mut slots[*id as usize] {
+            Some(slot) if slot.text == token.content => slot.added = Some(token.clone()),
+            Some(other) => return Err(twice(*id, &other.text, &token.content)),
+            empty => *empty = Some(Slot { text: token.content.clone(), added: Some(token.clone()) }),
+        }
+    }
+    Ok(slots)
+}
+
+/// Whether tokenizer.json's model is BPE of the kind that [`super::byte_fallback`] takes; asked before its tokens are moved.
+pub(super) fn has_byte_fallback(json: &TokenizerJson) -> bool {
+    json.model.kind() == "BPE" && json.model.flag("byte_fallback", false)
+}
