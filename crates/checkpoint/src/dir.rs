@@ -98,13 +98,13 @@ impl ModelDir {
             .map_err(|e| CheckpointError::NotUtf8 { path: self.path.join(file), offset: e.utf8_error().valid_up_to() })
     }
 
-    /// As [`ModelDir::text`], parsed as JSON (key order kept).
+    /// As [`ModelDir::text`], parsed as JSON (key order kept); at most [`crate::Limits::json_bytes`].
     ///
     /// # Errors
     /// As [`ModelDir::text`], or where it is not JSON or an object has a key twice.
     pub fn json(&self, file: &str) -> Result<Option<serde_json::Value>, CheckpointError> {
-        let Some(text) = self.text(file)? else { return Ok(None) };
-        crate::json::parse(&self.path.join(file), &text).map(Some)
+        let Some(bytes) = self.bytes_up_to(file, self.options.limits.json_bytes)? else { return Ok(None) };
+        crate::json::parse(&self.path.join(file), &self.utf8(file, bytes)?).map(Some)
     }
 
     /// The names of what lies in a folder of the directory (`""`: in the directory itself), sorted by bytes as Python sorts

@@ -89,6 +89,12 @@ pub enum HeaderDefect {
     Json(serde_json::Error),
     #[error("__metadata__ is no map from string to string: {0}")]
     Metadata(serde_json::Error),
+    #[error("__metadata__ has the key {key:?} twice")]
+    DuplicateMetadata { key: String },
+    #[error("__metadata__ has more than {limit} entries")]
+    TooMuchMetadata { limit: usize },
+    #[error("there are more than {limit} tensors")]
+    TooManyTensors { limit: usize },
     #[error("tensor {tensor:?}: {source}")]
     Entry { tensor: String, source: serde_json::Error },
     #[error("tensor {tensor:?} is there twice")]

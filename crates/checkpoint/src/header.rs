@@ -5,11 +5,12 @@ use crate::file::{self, Identity};
 use crate::{CheckpointError, Limits};
 use ggufsmith_core::{DType, TensorInfo};
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 /// Bytes of the length that a file begins with.
@@ -85,7 +86,12 @@ fn parse(path: &Path, header: &[u8], data: Data, limits: &Limits) -> Result<Pars
     if !text.starts_with('{') {
         return Err(HeaderDefect::NoBrace.into());
     }
-    let Entries(entries) = serde_json::from_str(text).map_err(HeaderDefect::Json)?;
+    // One more than there may be tensors: `__metadata__` is no tensor.
+    let limit = limits.tensors.saturating_add(1);
+    let entries: Vec<(String, &RawValue)> = entries(text, limit).map_err(HeaderDefect::Json)?;
+    if entries.len() > limit {
+        return Err(HeaderDefect::TooManyTensors { limit: limits.tensors }.into());
+    }
     let mut metadata = None;
     let mut names = HashSet::with_capacity(entries.len());
     let mut tensors = Vec::with_capacity(entries.len());
@@ -93,8 +99,7 @@ fn parse(path: &Path, header: &[u8], data: Data, limits: &Limits) -> Result<Pars
         // `raw` borrows from `text`, so its distance to the start is its offset.
         let at = |defect| Located((raw.get().as_ptr().addr() - text.as_ptr().addr()) as u64, defect);
         if name == METADATA {
-            let pairs: Pairs = serde_json::from_str(raw.get()).map_err(|e| at(HeaderDefect::Metadata(e)))?;
-            if metadata.replace(pairs.0).is_some() {
+            if metadata.replace(read_metadata(raw, limit).map_err(at)?).is_some() {
                 return Err(at(HeaderDefect::DuplicateName { tensor: name }));
             }
             continue;
@@ -106,6 +111,9 @@ fn parse(path: &Path, header: &[u8], data: Data, limits: &Limits) -> Result<Pars
         tensors.push(Entry::read(name, raw, limits).map_err(at)?);
     }
     drop(names);
+    if tensors.len() > limits.tensors {
+        return Err(HeaderDefect::TooManyTensors { limit: limits.tensors }.into());
+    }
     let metadata = metadata.unwrap_or_default();
     tensors.sort_by_key(|entry| (entry.start, entry.end));
     check_layout(&tensors, data.bytes)?;
@@ -114,6 +122,19 @@ fn parse(path: &Path, header: &[u8], data: Data, limits: &Limits) -> Result<Pars
     let mut tensors: Vec<TensorInfo> = tensors.into_iter().map(|entry| entry.into_info(&file, data.start)).collect();
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((tensors, metadata))
+}
+
+/// `__metadata__`: a map from string to string.
+fn read_metadata(raw: &RawValue, limit: usize) -> Result<Vec<(String, String)>, HeaderDefect> {
+    let pairs: Vec<(String, String)> = entries(raw.get(), limit).map_err(HeaderDefect::Metadata)?;
+    if pairs.len() > limit {
+        return Err(HeaderDefect::TooMuchMetadata { limit });
+    }
+    let mut keys = HashSet::with_capacity(pairs.len());
+    match pairs.iter().find(|(key, _)| !keys.insert(key.as_str())) {
+        Some((key, _)) => Err(HeaderDefect::DuplicateMetadata { key: key.clone() }),
+        None => Ok(pairs),
+    }
 }
 
 fn check_name(name: &str, limits: &Limits) -> Result<(), HeaderDefect> {
@@ -147,9 +168,18 @@ struct Entry {
 #[serde(deny_unknown_fields)]
 struct RawEntry {
     dtype: String,
-    shape: Vec<u64>,
+    shape: Dims,
     data_offsets: (u64, u64),
 }
+
+/// The first dimensions of a shape, and how many there are: a header's worth of them is not kept.
+struct Dims {
+    kept: Vec<u64>,
+    count: usize,
+}
+
+/// Dimensions that are kept of a shape, whatever the limits say.
+const MAX_DIMS: usize = 64;
 
 impl Entry {
     fn read(name: String, raw: &RawValue, limits: &Limits) -> Result<Self, HeaderDefect> {
@@ -162,20 +192,22 @@ impl Entry {
             let known = DType::all().map(DType::name).collect::<Vec<_>>().join(", ");
             return Err(HeaderDefect::Dtype { tensor: name, dtype: raw.dtype, known });
         };
-        if raw.shape.len() > limits.dims {
-            return Err(HeaderDefect::TooManyDims { tensor: name, dims: raw.shape.len(), limit: limits.dims });
+        let limit = limits.dims.min(MAX_DIMS);
+        if raw.shape.count > limit {
+            return Err(HeaderDefect::TooManyDims { tensor: name, dims: raw.shape.count, limit });
         }
+        let shape = raw.shape.kept;
         // A zero does not excuse the other dimensions: they are multiplied elsewhere.
-        let nonzero = raw.shape.iter().filter(|&&dim| dim != 0);
+        let nonzero = shape.iter().filter(|&&dim| dim != 0);
         let bytes = nonzero.copied().try_fold(dtype.bytes() as u64, u64::checked_mul).filter(|&b| i64::try_from(b).is_ok());
         let Some(bytes) = bytes else {
-            return Err(HeaderDefect::ShapeOverflow { tensor: name, shape: raw.shape });
+            return Err(HeaderDefect::ShapeOverflow { tensor: name, shape });
         };
-        let expected = if raw.shape.contains(&0) { 0 } else { bytes };
+        let expected = if shape.contains(&0) { 0 } else { bytes };
         match end.checked_sub(start) {
             None => Err(HeaderDefect::EndBeforeStart { tensor: name, start, end }),
             Some(found) if found != expected => Err(HeaderDefect::ByteCount { tensor: name, expected, found }),
-            Some(_) => Ok(Entry { name, dtype, shape: raw.shape, start, end }),
+            Some(_) => Ok(Entry { name, dtype, shape, start, end }),
         }
     }
 
@@ -221,52 +253,48 @@ fn check_with_library(tensors: &[Entry]) -> Result<(), HeaderDefect> {
     converted.and_then(|tensors| Metadata::new(None, tensors)).map(drop).map_err(HeaderDefect::Library)
 }
 
-/// The entries of a JSON object in file order, duplicates included, values unparsed.
-struct Entries<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Entries<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tensors")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
+/// The entries of a JSON object in file order, duplicates included. At most `limit` + 1 are kept: more is too many.
+fn entries<'a, V: Deserialize<'a>>(text: &'a str, limit: usize) -> Result<Vec<(String, V)>, serde_json::Error> {
+    struct Collect<V>(usize, PhantomData<V>);
+    impl<'a, V: Deserialize<'a>> Visitor<'a> for Collect<V> {
+        type Value = Vec<(String, V)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                if entries.len() <= self.0 {
                     entries.push(entry);
                 }
-                Ok(Entries(entries))
             }
+            Ok(entries)
         }
-        deserializer.deserialize_map(Collect)
     }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let entries = deserializer.deserialize_map(Collect(limit, PhantomData))?;
+    deserializer.end().map(|()| entries)
 }
 
-/// A map from string to string in file order; a duplicate key is an error.
-struct Pairs(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Pairs {
+impl<'de> Deserialize<'de> for Dims {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Collect;
         impl<'de> Visitor<'de> for Collect {
-            type Value = Pairs;
+            type Value = Dims;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
+                f.write_str("a list of dimensions")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs: Vec<(String, String)> = Vec::new();
-                let mut keys = HashSet::new();
-                while let Some((key, value)) = map.next_entry::<String, String>()? {
-                    if !keys.insert(key.clone()) {
-                        return Err(serde::de::Error::custom(format_args!("duplicate key {key:?}")));
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Dims, A::Error> {
+                let mut dims = Dims { kept: Vec::new(), count: 0 };
+                while let Some(dim) = seq.next_element()? {
+                    dims.count += 1;
+                    if dims.count <= MAX_DIMS {
+                        dims.kept.push(dim);
                     }
-                    pairs.push((key, value));
                 }
-                Ok(Pairs(pairs))
+                Ok(dims)
             }
         }
-        deserializer.deserialize_map(Collect)
+        deserializer.deserialize_seq(Collect)
     }
 }

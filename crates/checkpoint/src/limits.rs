@@ -7,15 +7,17 @@ pub struct Limits {
     pub header_bytes: u64,
     /// Bytes of `model.safetensors.index.json`.
     pub index_bytes: u64,
-    /// Bytes of any other small file that is read whole: JSON, tokenizer, model card.
+    /// Bytes of any other file that is read as JSON: it takes several times as much memory.
+    pub json_bytes: u64,
+    /// Bytes of any other small file that is read whole: tokenizer, model card.
     pub small_file_bytes: u64,
     /// Shards of a model; each stays open.
     pub shards: usize,
-    /// Tensors in all shards together.
+    /// Tensors in all shards together; also entries of a header's `__metadata__`.
     pub tensors: usize,
     /// Bytes of a tensor's name.
     pub name_bytes: usize,
-    /// Dimensions of a tensor.
+    /// Dimensions of a tensor (64 at most).
     pub dims: usize,
 }
 
@@ -24,6 +26,7 @@ impl Default for Limits {
         Limits {
             header_bytes: 100_000_000,
             index_bytes: 100_000_000,
+            json_bytes: 64 << 20,
             small_file_bytes: 256 << 20,
             shards: 4096,
             tensors: 1_000_000,
