@@ -49,9 +49,14 @@ impl ModelDir {
         &self.options
     }
 
-    /// The directory's own name: the reference converter derives `general.name` from it.
+    /// The directory's own name, from which the reference converter derives `general.name`; for a snapshot in a Hub cache the
+    /// repository's name, since the snapshot's own is a hash.
     pub fn name(&self) -> String {
         let resolved = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let repo = file::hub_repo(&resolved).and_then(Path::file_name).and_then(|folder| folder.to_str());
+        if let Some((_, name)) = repo.and_then(|folder| folder.rsplit_once("--")) {
+            return name.to_owned();
+        }
         resolved.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
     }
 

@@ -7,17 +7,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The folder that links of the model directory `dir` may not leave: the directory itself, or the repository's folder
-/// (`models--org--name`) where the directory is a snapshot in a Hub cache.
+/// The folder that links of the model directory `dir` may not leave: the directory itself, or the repository's folder where the
+/// directory is a snapshot in a Hub cache, or lies in one.
 pub(crate) fn containment_root(dir: &Path) -> io::Result<PathBuf> {
     let dir = dir.canonicalize()?;
-    let is_repo = |repo: &Path| repo.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"models--"));
-    for snapshots in dir.ancestors().skip(1).filter(|a| a.file_name().is_some_and(|name| name == "snapshots")) {
-        if let Some(repo) = snapshots.parent().filter(|repo| is_repo(repo)) {
-            return Ok(repo.to_owned());
-        }
-    }
-    Ok(dir)
+    Ok(dir.ancestors().find_map(hub_repo).map(Path::to_owned).unwrap_or(dir))
+}
+
+/// The repository's folder (`models--org--name`) of a snapshot in a Hub cache (`models--org--name/snapshots/<revision>`).
+pub(crate) fn hub_repo(dir: &Path) -> Option<&Path> {
+    let snapshots = dir.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"))?;
+    snapshots.parent().filter(|repo| repo.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"models--")))
 }
 
 /// Open a regular file for reading; `root` is what a link may not leave, where there is one. `None` where it does not exist.

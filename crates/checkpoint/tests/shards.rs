@@ -245,6 +245,7 @@ fn small_files_by_name() {
     assert_eq!(dir.text("a.txt").unwrap().as_deref(), Some("grüße"));
     assert_eq!(dir.text("folder/b.txt").unwrap().as_deref(), Some("b"));
     assert_eq!(dir.bytes("absent").unwrap(), None);
+    assert_eq!(Some(dir.name().as_str()), model.0.path().file_name().unwrap().to_str());
     assert_eq!(dir.list("").unwrap(), ["a.txt", "config.json", "folder"]);
     assert_eq!(dir.list("folder").unwrap(), ["b.txt"]);
     assert_eq!(dir.list("absent").unwrap(), [""; 0]);
@@ -323,6 +324,7 @@ mod unix {
         }
         let open = || ModelDir::open(&snapshot).and_then(|dir| Checkpoint::open(&dir));
         assert_eq!(open().unwrap().tensors().len(), 1);
+        assert_eq!(ModelDir::open(&snapshot).unwrap().name(), "name");
         let other = cache.path().join("models--org--other");
         fs::create_dir(&other).unwrap();
         fs::rename(repo.join("blobs/model.safetensors"), other.join("secret")).unwrap();
