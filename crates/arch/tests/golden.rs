@@ -4,7 +4,7 @@
 use ggufsmith_arch::{Hparam, Model, Options, describe};
 use ggufsmith_checkpoint::{Checkpoint, ModelDir};
 use ggufsmith_core::{TensorExpr, TensorSource, Words, float};
-use ggufsmith_gguf::Value;
+use ggufsmith_gguf::{Gguf, GgufTensor, Limits, Value};
 use std::path::{Path, PathBuf};
 
 const MODELS: [&str; 5] = ["llama", "llama-256", "llama3-rope", "llama-spm", "mistral"];
@@ -101,80 +101,17 @@ struct Golden {
     tensors: Vec<(String, Vec<u64>, Vec<f32>)>,
 }
 
-/// Reads little-endian fields one after the other.
-struct Fields<'a>(&'a [u8], usize);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let field = self.0[self.1..self.1 + N].try_into().unwrap();
-        self.1 += N;
-        field
-    }
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take())
-    }
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.take())
-    }
-    fn text(&mut self) -> String {
-        let len = self.u64() as usize;
-        self.1 += len;
-        String::from_utf8(self.0[self.1 - len..self.1].to_vec()).unwrap()
-    }
-    /// A value of the types that an architecture's section has; others are passed over.
-    fn value(&mut self, kind: u32) -> Option<Value> {
-        Some(match kind {
-            4 => Value::U32(self.u32()),
-            6 => Value::F32(f32::from_le_bytes(self.take())),
-            7 => Value::Bool(self.take() != [0]),
-            8 => Value::String(self.text()),
-            9 => {
-                let (kind, len) = (self.u32(), self.u64());
-                (0..len).for_each(|_| drop(self.value(kind)));
-                return None;
-            }
-            5 => {
-                self.u32();
-                return None;
-            }
-            other => panic!("value type {other}"),
-        })
-    }
-}
-
 impl Golden {
     fn read(path: &Path) -> Self {
-        let bytes = std::fs::read(path).unwrap();
-        let mut fields = Fields(&bytes, 0);
-        assert_eq!((fields.take(), fields.u32()), (*b"GGUF", 3));
-        let (n_tensors, n_keys) = (fields.u64(), fields.u64());
-        let mut keys = Vec::new();
-        for _ in 0..n_keys {
-            let (key, kind) = (fields.text(), fields.u32());
-            keys.extend(fields.value(kind).map(|value| (key, value)));
-        }
-        let infos: Vec<(String, Vec<u64>, u64)> = (0..n_tensors)
-            .map(|_| {
-                let (name, n_dims) = (fields.text(), fields.u32());
-                let mut shape: Vec<u64> = (0..n_dims).map(|_| fields.u64()).collect();
-                shape.reverse();
-                assert_eq!(fields.u32(), 0, "{name} is not F32");
-                (name, shape, fields.u64())
-            })
-            .collect();
-        let start = fields.1.next_multiple_of(32);
-        let data = |shape: &[u64], offset: u64| {
-            let from = start + offset as usize;
-            let elems = shape.iter().product::<u64>() as usize;
-            bytes[from..from + 4 * elems].as_chunks().0.iter().map(|w| f32::from_le_bytes(*w)).collect()
+        let file = Gguf::open(path, &Limits::default()).unwrap();
+        let keys = file.metadata().iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
+        let tensor = |tensor: &GgufTensor| {
+            let mut bytes = vec![0; tensor.bytes as usize];
+            file.read_at(tensor, 0, &mut bytes).unwrap();
+            let data = bytes.as_chunks().0.iter().map(|w| f32::from_le_bytes(*w)).collect();
+            (tensor.name.clone(), tensor.shape.clone(), data)
         };
-        let tensors = infos
-            .into_iter()
-            .map(|(name, shape, offset)| {
-                let data = data(&shape, offset);
-                (name, shape, data)
-            })
-            .collect();
+        let tensors = file.tensors().iter().map(tensor).collect();
         Golden { keys, tensors }
     }
 }
