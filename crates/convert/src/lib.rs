@@ -1,14 +1,18 @@
 //! From a Hugging Face checkpoint to GGUF.
 //!
-//! [`plan`] decides everything before the first weight is read, [`pipeline`] reads every source chunk once and encodes it for
-//! every output, [`sink`] writes positioned bytes and renames all outputs together.
+//! [`Conversion::prepare`] reads headers, config and tokenizer and ends in a [`plan::Plan`]: everything is decided before the first
+//! weight is read. [`Conversion::run`] executes it: [`pipeline`] reads every source chunk once and encodes it for every output,
+//! [`sink`] writes at positions and lets all files appear together, [`manifest`] says what was made from what.
 
+mod conversion;
+mod intervals;
+pub mod manifest;
 pub mod metadata;
-
-/// Stub.
-pub mod plan {}
-/// Stub.
-pub mod pipeline {}
-/// Stub.
-pub mod sink {}
+pub mod pipeline;
+pub mod plan;
+pub mod recipe;
+mod scan;
+pub mod sink;
 pub mod tokenizer;
+
+pub use conversion::{Conversion, ConvertError, Finished, Options, RunOptions, Target};

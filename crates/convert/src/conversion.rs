@@ -1,0 +1,301 @@
+//! One conversion from end to end.
+
+use crate::manifest::{self, HashedFile, InputHasher, Manifest};
+use crate::metadata::{self, General, MetadataError};
+use crate::pipeline::{self, PipelineError, Run, RunReport};
+use crate::plan::{
+    FILE_TYPE_KEY, OutputRequest, Plan, PlanError, PlanRequest, QUANTIZATION_VERSION, QUANTIZATION_VERSION_KEY, Via,
+};
+use crate::recipe::FileType;
+use crate::sink::{FileSink, FinishedFile, SinkError, SinkFile};
+use crate::tokenizer::{self, Tokenizer, TokenizerError};
+use ggufsmith_arch::{ArchError, Hparam, Model};
+use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions};
+use ggufsmith_core::{TensorSource, Words, Worker};
+use ggufsmith_gguf::{Metadata, SplitLimits};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// Where outputs go.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A directory; files are named by the GGUF naming convention.
+    Directory(PathBuf),
+    /// A file; `{ftype}`, `{outtype}` (lower case) and `{FTYPE}` stand for the type's name.
+    File(PathBuf),
+}
+
+/// What to convert to.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--type`, in order.
+    pub types: Vec<&'static FileType>,
+    /// `--out`.
+    pub target: Target,
+    /// `--via`.
+    pub via: Via,
+    /// `--split-max-size`, `--split-max-tensors`.
+    pub split: SplitLimits,
+    /// `--model-name` and `--metadata`.
+    pub overrides: metadata::Overrides,
+    /// `--pre`.
+    pub pre: Option<String>,
+    /// Unknown config keys are errors.
+    pub strict_config: bool,
+    /// How weights are opened.
+    pub open: OpenOptions,
+}
+
+/// How to run.
+pub struct RunOptions<'a> {
+    /// One thread each.
+    pub workers: Vec<Box<dyn Worker>>,
+    /// Overwrite outputs.
+    pub force: bool,
+    /// Go on with NaN, infinities and overflow.
+    pub allow_nonfinite: bool,
+    /// Write `FILE.gguf.manifest.json` beside each output; the arguments to note in it.
+    pub manifest: Option<Vec<String>>,
+    /// Set from outside to stop.
+    pub cancel: &'a AtomicBool,
+    /// Told source bytes as they are done.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// Why a conversion failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ConvertError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Arch(#[from] ArchError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error("hashing the source for the manifest: {0}")]
+    Hash(io::Error),
+    #[error("writing the manifest {}: {source}", path.display())]
+    Manifest { path: PathBuf, source: io::Error },
+}
+
+/// A conversion that is planned and not yet run.
+#[derive(Debug)]
+pub struct Conversion {
+    /// Everything decided.
+    pub plan: Plan,
+    /// The model's description.
+    pub model: Model,
+    /// `general.*` and file names.
+    pub general: General,
+    /// The vocabulary, as its metadata, and how it was found.
+    pub tokenizer: Tokenizer,
+    /// What a user should know.
+    pub warnings: Vec<String>,
+    dir: ModelDir,
+    checkpoint: Checkpoint,
+}
+
+/// A conversion that was run.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// All files in the order of [`Plan::files`].
+    pub files: Vec<FinishedFile>,
+    /// Counts and shares.
+    pub report: RunReport,
+}
+
+impl Conversion {
+    /// Read everything but the weights and plan.
+    ///
+    /// # Errors
+    /// [`ConvertError`]: whatever is wrong with the directory, its files, or the wishes.
+    pub fn prepare(dir: &Path, options: &Options) -> Result<Self, ConvertError> {
+        let dir = ModelDir::open(dir)?;
+        let checkpoint = Checkpoint::open(&dir, &options.open)?;
+        let describe = ggufsmith_arch::DescribeOptions { strict: options.strict_config };
+        let model = ggufsmith_arch::describe(dir.config(), checkpoint.tensors(), &describe)?;
+        let request = tokenizer::Request {
+            route: model.vocab,
+            vocab_size: model.vocab_size,
+            config: dir.config(),
+            pre: options.pre.as_deref(),
+        };
+        let tokenizer = tokenizer::build(&dir, &request)?;
+        let parameters: Vec<_> = model.tensors.iter().map(|t| (t.name.clone(), t.expr.shape())).collect();
+        let general = metadata::load(&dir, &options.overrides, &parameters)?;
+        let outputs: Vec<_> = options
+            .types
+            .iter()
+            .map(|&file_type| OutputRequest { file_type, path: output_path(&options.target, &general, file_type) })
+            .collect();
+        let metadata = all_metadata(&model, &general, &tokenizer);
+        let request = PlanRequest {
+            model: &model,
+            metadata: &metadata,
+            outputs: &outputs,
+            via: options.via,
+            split: options.split,
+        };
+        let plan = Plan::build(&request)?;
+        let mut warnings = model.warnings.clone();
+        warnings.extend(general.warnings.iter().cloned());
+        warnings.extend(tokenizer.warnings.iter().cloned());
+        warnings.extend(plan.outputs.iter().filter_map(|output| output.misleading_name(plan.elems())));
+        Ok(Conversion { plan, model, general, tokenizer, warnings, dir, checkpoint })
+    }
+
+    /// Convert. Files appear under their final names only when all of them are complete.
+    ///
+    /// # Errors
+    /// [`ConvertError`]; temporary files are removed then.
+    pub fn run(&self, options: RunOptions<'_>) -> Result<Finished, ConvertError> {
+        let files = self.plan.files().map(|file| SinkFile {
+            path: file.path.clone(),
+            bytes: file.layout.file_size(),
+            header: file.layout.header().to_vec(),
+            data: file.layout.tensors().iter().map(|t| t.offset..t.offset + t.bytes).collect(),
+        });
+        let inputs: Vec<PathBuf> = self.checkpoint.files().iter().map(|file| file.to_path_buf()).collect();
+        let sink = FileSink::create(files.collect(), options.force, &inputs)?;
+        let hasher = InputHasher::new(self.unread(&inputs));
+        let tensor_done = |index: usize| {
+            for info in self.plan.tensors[index].expr.reads() {
+                hasher.mark(&info.file, info.offset..info.offset + info.bytes());
+            }
+        };
+        let run = Run {
+            source: &self.checkpoint,
+            sink: &sink,
+            allow_nonfinite: options.allow_nonfinite,
+            cancel: options.cancel,
+            tensor_done: &tensor_done,
+            progress: options.progress,
+        };
+        let (report, hashes) = std::thread::scope(|scope| {
+            let hashes = options.manifest.is_some().then(|| scope.spawn(|| hasher.run()));
+            let report = pipeline::run(&self.plan, &run, options.workers);
+            if report.is_ok() { hasher.complete() } else { hasher.abort() }
+            let hashes = hashes.map(|thread| thread.join().unwrap_or_else(|_| Ok(None)));
+            (report, hashes)
+        });
+        let report = report?;
+        let hashes = hashes.transpose().map_err(ConvertError::Hash)?.flatten();
+        let files = sink.finish()?;
+        if let (Some(command), Some(hashes)) = (options.manifest, hashes) {
+            let weights = inputs.iter().zip(hashes).map(|(path, (bytes, sha256))| HashedFile {
+                name: file_name(path),
+                bytes,
+                sha256,
+            });
+            self.write_manifests(command, weights.collect(), &files)?;
+        }
+        Ok(Finished { files, report })
+    }
+
+    /// The directory it converts.
+    pub fn dir(&self) -> &ModelDir {
+        &self.dir
+    }
+
+    /// Per weight file the ranges that the pipeline will read.
+    fn unread(&self, files: &[PathBuf]) -> Vec<(PathBuf, Vec<std::ops::Range<u64>>)> {
+        let mut ranges: BTreeMap<&Path, BTreeMap<u64, u64>> = BTreeMap::new();
+        for info in self.plan.tensors.iter().flat_map(|t| t.expr.reads()) {
+            // A map, since an expression may read slices of one tensor several times.
+            ranges.entry(&info.file).or_default().insert(info.offset, info.offset + info.bytes());
+        }
+        let of = |file: &PathBuf| ranges.get(file.as_path()).into_iter().flatten().map(|(&start, &end)| start..end);
+        files.iter().map(|file| (file.clone(), of(file).collect())).collect()
+    }
+
+    fn write_manifests(
+        &self,
+        command: Vec<String>,
+        weights: Vec<HashedFile>,
+        finished: &[FinishedFile],
+    ) -> Result<(), ConvertError> {
+        let mut inputs = Vec::new();
+        for name in self.dir.files_read() {
+            let bytes = self.dir.bytes(&name)?.unwrap_or_default();
+            inputs.push(HashedFile { name, bytes: bytes.len() as u64, sha256: manifest::sha256(&bytes) });
+        }
+        inputs.extend(weights);
+        inputs.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut finished = finished.iter();
+        for output in &self.plan.outputs {
+            let outputs: Vec<_> = finished
+                .by_ref()
+                .take(output.files.len())
+                .map(|f| HashedFile { name: file_name(&f.path), bytes: f.bytes, sha256: f.sha256.clone() })
+                .collect();
+            let manifest = Manifest {
+                schema: manifest::SCHEMA,
+                tool: format!("ggufsmith {}", env!("CARGO_PKG_VERSION")),
+                reference: REFERENCE,
+                command: command.clone(),
+                source: self.dir.name(),
+                inputs: inputs.clone(),
+                file_type: output.file_type.name(),
+                via: output.via.map(words_name),
+                pre_tokenizer: self.tokenizer.pre.as_ref().map(|pre| pre.to_string()),
+                outputs,
+                warnings: self.warnings.clone(),
+            };
+            if let Some(first) = output.files.first() {
+                manifest.write(&first.path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The llama.cpp whose bytes are written.
+pub const REFERENCE: &str = "llama.cpp 0.5.0 (llama-cpp-python 0.3.36), transformers 4.57.6";
+
+fn words_name(words: Words) -> &'static str {
+    crate::plan::plain_format(words).name
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn output_path(target: &Target, general: &General, file_type: &FileType) -> PathBuf {
+    match target {
+        Target::Directory(dir) => dir.join(general.file_name(file_type.name())),
+        Target::File(path) => {
+            let name = file_type.name();
+            let filled = file_name(path)
+                .replace("{ftype}", &name.to_lowercase())
+                .replace("{outtype}", &name.to_lowercase())
+                .replace("{FTYPE}", name);
+            path.with_file_name(filled)
+        }
+    }
+}
+
+/// All keys in the order of the reference converter.
+fn all_metadata(model: &Model, general: &General, tokenizer: &Tokenizer) -> Metadata {
+    let mut all = Metadata::new();
+    all.set("general.architecture", model.arch);
+    general.write(&mut all);
+    for hparam in &model.hparams {
+        match hparam {
+            Hparam::Set(key, value) => all.set(key.clone(), value.clone()),
+            Hparam::FileType => all.set(FILE_TYPE_KEY, 0u32),
+        }
+    }
+    all.set(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
+    all.extend(tokenizer.metadata.iter().cloned());
+    all
+}

@@ -1,0 +1,389 @@
+//! Everything that is decided before the first weight is read.
+//!
+//! A plan is pure: from a model's description and its metadata it derives, for every output, the metadata, the order of the
+//! tensors, each tensor's format and the rule that chose it, and every offset, size and file name.
+
+use crate::recipe::{self, FileType, QuantizeTensor, Tool};
+use ggufsmith_arch::Model;
+use ggufsmith_core::{DType, Encoder, Format, TensorExpr, Words, formats};
+use ggufsmith_gguf::{Layout, Metadata, SplitError, SplitLimits, TensorSpec, shard_path};
+use std::path::PathBuf;
+
+/// `general.file_type`; a plan sets it for each output.
+pub const FILE_TYPE_KEY: &str = "general.file_type";
+/// `general.quantization_version`.
+pub const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version";
+/// ggml's `GGML_QNT_VERSION`.
+pub const QUANTIZATION_VERSION: u32 = 2;
+/// Source bytes that a worker takes at a time, where rows allow.
+pub const CHUNK_BYTES: u64 = 1 << 20;
+
+/// The intermediate file that the reference tools would have made before `llama-quantize`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Via {
+    /// What loses nothing: BF16 where all matrices are BF16, F16 where all are F16, else F32.
+    #[default]
+    Auto,
+    /// Imitate a pipeline with this outtype.
+    Words(Words),
+}
+
+/// One file to make.
+#[derive(Debug, Clone)]
+pub struct OutputRequest {
+    /// What `--type` named.
+    pub file_type: &'static FileType,
+    /// Its name; shards derive theirs from it.
+    pub path: PathBuf,
+}
+
+/// What a plan is made from.
+#[derive(Debug)]
+pub struct PlanRequest<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// All keys in the converter's order, [`FILE_TYPE_KEY`] and [`QUANTIZATION_VERSION_KEY`] at their places.
+    pub metadata: &'a Metadata,
+    /// The files to make.
+    pub outputs: &'a [OutputRequest],
+    /// The intermediate file of types that `llama-quantize` makes.
+    pub via: Via,
+    /// How files are split.
+    pub split: SplitLimits,
+}
+
+/// Why no plan can be made.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum PlanError {
+    #[error("no output type was asked for; name one with --type, `ggufsmith list types` shows them")]
+    NoOutput,
+    #[error("the model has no tensors")]
+    NoTensors,
+    #[error("tensor {tensor} of shape {shape:?} holds no elements")]
+    Empty { tensor: String, shape: Vec<u64> },
+    #[error("tensor {tensor}: {format} cannot be written yet")]
+    NoEncoder { tensor: String, format: &'static str },
+    #[error("the plan of {}: {source}", path.display())]
+    Split { path: PathBuf, source: SplitError },
+}
+
+/// The whole run, printable as `--dry-run`.
+#[derive(Debug)]
+pub struct Plan {
+    /// Every output tensor, in the converter's order.
+    pub tensors: Vec<PlannedTensor>,
+    /// Every output.
+    pub outputs: Vec<PlannedOutput>,
+    /// Indices into `tensors` in the order of work: embedding, blocks, head.
+    pub work_order: Vec<usize>,
+}
+
+/// A tensor that all outputs share.
+#[derive(Debug)]
+pub struct PlannedTensor {
+    /// GGUF name.
+    pub name: String,
+    /// Shape, outermost first.
+    pub shape: Vec<u64>,
+    /// Where its elements come from.
+    pub expr: TensorExpr,
+    /// Elements of the innermost dimension.
+    pub cols: u64,
+    /// Product of the other dimensions.
+    pub rows: u64,
+    /// Rows of one expert (all rows of a matrix).
+    pub rows_per_expert: u64,
+    /// Rows per chunk.
+    pub chunk_rows: u64,
+    /// The type of the source elements; `None` for computed tables.
+    pub source_dtype: Option<DType>,
+    /// Bytes of a source element, for progress and rates.
+    pub source_bytes_per_element: u64,
+}
+
+/// One output, in one file or several shards.
+#[derive(Debug)]
+pub struct PlannedOutput {
+    /// What was asked for.
+    pub file_type: &'static FileType,
+    /// The intermediate file it goes through; `None` for the converter's own types.
+    pub via: Option<Words>,
+    /// By tensor index of the plan.
+    pub places: Vec<Place>,
+    /// Tensor indices in file order.
+    pub order: Vec<usize>,
+    /// The file, or its shards.
+    pub files: Vec<PlannedFile>,
+}
+
+/// Where and how a tensor is written in one output.
+#[derive(Debug)]
+pub struct Place {
+    /// Makes the bytes.
+    pub encoder: &'static Encoder,
+    /// The rule that chose the format.
+    pub rule: &'static str,
+    /// Words that the values are rounded to first.
+    pub through: Option<Words>,
+    /// File number over all outputs of the plan.
+    pub file: usize,
+    /// Byte offset in that file.
+    pub offset: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// One file.
+#[derive(Debug)]
+pub struct PlannedFile {
+    /// Its final name.
+    pub path: PathBuf,
+    /// Header and offsets.
+    pub layout: Layout,
+}
+
+impl Plan {
+    /// Decide everything. No I/O.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn build(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
+        if request.outputs.is_empty() {
+            return Err(PlanError::NoOutput);
+        }
+        if request.model.tensors.is_empty() {
+            return Err(PlanError::NoTensors);
+        }
+        let tensors = request.model.tensors.iter().map(plan_tensor).collect::<Result<Vec<_>, _>>()?;
+        let via = resolve_via(request.via, request.model);
+        let mut outputs = Vec::with_capacity(request.outputs.len());
+        let mut file = 0;
+        for output in request.outputs {
+            let planned = plan_output(request, output, via, &tensors, file)?;
+            file += planned.files.len();
+            outputs.push(planned);
+        }
+        let mut work_order: Vec<usize> = (0..tensors.len()).collect();
+        work_order.sort_by_key(|&i| model_order(&tensors[i].name));
+        Ok(Plan { tensors, outputs, work_order })
+    }
+
+    /// All files of all outputs, in the numbering of [`Place::file`].
+    pub fn files(&self) -> impl Iterator<Item = &PlannedFile> {
+        self.outputs.iter().flat_map(|output| &output.files)
+    }
+
+    /// Source bytes that are read.
+    pub fn source_bytes(&self) -> u64 {
+        self.tensors.iter().map(|t| t.elems() * t.source_bytes_per_element).sum()
+    }
+
+    /// Number of weights.
+    pub fn elems(&self) -> u64 {
+        self.tensors.iter().map(PlannedTensor::elems).sum()
+    }
+
+    /// Bytes of buffers that `workers` workers hold at most: for each the source tile, its intermediate rounding and one
+    /// encoded chunk, and one tile for hashing each file.
+    pub fn memory_bound(&self, workers: usize) -> u64 {
+        let slot = |index: usize, tensor: &PlannedTensor| {
+            let elems = tensor.chunk_rows * tensor.cols;
+            let encoded = |place: &Place| {
+                let through = place.through.map_or(0, |words| elems * words.bytes() as u64);
+                through + place.encoder.format.bytes_for(elems).unwrap_or(0)
+            };
+            let largest = self.outputs.iter().map(|o| encoded(&o.places[index])).max().unwrap_or(0);
+            tensor.expr.working_set(elems) + largest
+        };
+        let slots = self.tensors.iter().enumerate().map(|(i, t)| slot(i, t)).max().unwrap_or(0);
+        workers as u64 * slots + self.files().count() as u64 * (1 << 20)
+    }
+}
+
+impl PlannedTensor {
+    /// Number of elements.
+    pub fn elems(&self) -> u64 {
+        self.rows * self.cols
+    }
+}
+
+impl PlannedOutput {
+    /// Size of all its files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.layout.file_size()).sum()
+    }
+
+    /// Bits of tensor data per weight.
+    pub fn bits_per_weight(&self, elems: u64) -> f64 {
+        self.places.iter().map(|p| p.bytes).sum::<u64>() as f64 * 8.0 / elems as f64
+    }
+
+    /// What to tell a user whose file is much larger than its type's name promises, because rows do not divide into blocks or
+    /// the embedding is a large part of the model.
+    pub fn misleading_name(&self, elems: u64) -> Option<String> {
+        let (promised, real) = (self.file_type.format.bits_per_weight(), self.bits_per_weight(elems));
+        (real > promised * 1.1).then(|| {
+            let name = self.file_type.name();
+            format!("{name} promises {promised:.2} bits per weight; this model's tensors come to {real:.2} (--dry-run shows which)")
+        })
+    }
+}
+
+fn plan_tensor(tensor: &ggufsmith_arch::OutputTensor) -> Result<PlannedTensor, PlanError> {
+    let shape = tensor.expr.shape();
+    let cols = shape.last().copied().unwrap_or(1);
+    let rows: u64 = shape.iter().rev().skip(1).product();
+    if rows * cols == 0 {
+        return Err(PlanError::Empty { tensor: tensor.name.clone(), shape });
+    }
+    let rows_per_expert = if shape.len() > 2 { shape[shape.len() - 2] } else { rows };
+    let source_dtype = tensor.expr.reads().first().map(|info| info.dtype);
+    let source_bytes_per_element = source_dtype.map_or(4, |d| d.bytes() as u64);
+    let wanted = (CHUNK_BYTES / (cols * source_bytes_per_element)).max(tensor.expr.min_rows());
+    let chunk_rows = wanted.clamp(1, rows_per_expert);
+    let (name, expr) = (tensor.name.clone(), tensor.expr.clone());
+    Ok(PlannedTensor {
+        name,
+        shape,
+        expr,
+        cols,
+        rows,
+        rows_per_expert,
+        chunk_rows,
+        source_dtype,
+        source_bytes_per_element,
+    })
+}
+
+/// The words of the intermediate file.
+fn resolve_via(via: Via, model: &Model) -> Words {
+    let Via::Auto = via else {
+        return match via {
+            Via::Words(words) => words,
+            Via::Auto => Words::F32,
+        };
+    };
+    let mut dtypes = model.tensors.iter().filter(|t| !t.keep_f32).flat_map(|t| t.expr.reads()).map(|info| info.dtype);
+    match dtypes.next() {
+        Some(DType::BF16) if dtypes.all(|d| d == DType::BF16) => Words::BF16,
+        Some(DType::F16) if dtypes.all(|d| d == DType::F16) => Words::F16,
+        _ => Words::F32,
+    }
+}
+
+pub(crate) fn plain_format(words: Words) -> &'static Format {
+    match words {
+        Words::F32 => &formats::f32::FORMAT,
+        Words::F16 => &formats::f16::FORMAT,
+        Words::BF16 => &formats::bf16::FORMAT,
+    }
+}
+
+fn plan_output(
+    request: &PlanRequest<'_>,
+    output: &OutputRequest,
+    via: Words,
+    tensors: &[PlannedTensor],
+    first_file: usize,
+) -> Result<PlannedOutput, PlanError> {
+    let file_type = output.file_type;
+    let model = request.model;
+    let mut metadata = request.metadata.clone();
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    let keep = |index: usize| model.tensors[index].keep_f32;
+    let (decisions, via) = match file_type.tool {
+        Tool::Converter => {
+            if metadata.get(FILE_TYPE_KEY).is_some() {
+                metadata.set(FILE_TYPE_KEY, file_type.ftype);
+            }
+            let decide = |index: usize| recipe::decide_converter(file_type, keep(index), tensors[index].cols);
+            ((0..tensors.len()).map(decide).collect::<Vec<_>>(), None)
+        }
+        Tool::Quantize => {
+            // gguf_set_val_u32 removes a key and appends it.
+            metadata.remove(QUANTIZATION_VERSION_KEY);
+            metadata.remove(FILE_TYPE_KEY);
+            metadata.set(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
+            metadata.set(FILE_TYPE_KEY, file_type.ftype);
+            order.sort_by(|&a, &b| quantize_order(&tensors[a].name).cmp(&quantize_order(&tensors[b].name)));
+            let stored = |index: usize| if keep(index) { &formats::f32::FORMAT } else { plain_format(via) };
+            let sorted: Vec<_> = order
+                .iter()
+                .map(|&i| QuantizeTensor { name: &tensors[i].name, shape: &tensors[i].shape, stored: stored(i) })
+                .collect();
+            let context = recipe::Context { arch: model.arch, inputs: model.recipe };
+            let by_order = recipe::decide_quantize(file_type, context, &sorted);
+            let mut decisions = vec![None; tensors.len()];
+            for (&index, decision) in order.iter().zip(by_order) {
+                decisions[index] = Some(decision);
+            }
+            (decisions.into_iter().flatten().collect(), Some(via))
+        }
+    };
+    let specs: Vec<TensorSpec> = order
+        .iter()
+        .map(|&i| TensorSpec {
+            name: tensors[i].name.clone(),
+            shape: tensors[i].shape.clone(),
+            format: decisions[i].format,
+        })
+        .collect();
+    let fault = |source| PlanError::Split { path: output.path.clone(), source };
+    let shards = ggufsmith_gguf::plan_shards(&metadata, specs, &request.split).map_err(fault)?;
+    let count = shards.len();
+    let mut places: Vec<Option<Place>> = tensors.iter().map(|_| None).collect();
+    let mut files = Vec::with_capacity(shards.len());
+    let mut in_order = order.iter();
+    for (number, layout) in shards.into_iter().enumerate() {
+        for (placed, &index) in layout.tensors().iter().zip(in_order.by_ref()) {
+            let decision = decisions[index];
+            let encoder = formats::encoder_of(decision.format).ok_or_else(|| PlanError::NoEncoder {
+                tensor: tensors[index].name.clone(),
+                format: decision.format.name,
+            })?;
+            let through = via.filter(|words| !keep(index) && *words != Words::F32);
+            let (file, offset, bytes) = (first_file + number, placed.offset, placed.bytes);
+            places[index] = Some(Place { encoder, rule: decision.rule, through, file, offset, bytes });
+        }
+        let path = if count == 1 { output.path.clone() } else { shard_path(&output.path, number, count) };
+        files.push(PlannedFile { path, layout });
+    }
+    let places = places.into_iter().flatten().collect();
+    Ok(PlannedOutput { file_type, via, places, order, files })
+}
+
+/// The block number of `blk.N.…`.
+fn block_number(name: &str) -> Option<u64> {
+    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+}
+
+/// llama.cpp's `weight_name_comparer`: tensors of no block first, then blocks by number, then names bytewise.
+fn quantize_order(name: &str) -> (Option<u64>, &str) {
+    (block_number(name), name)
+}
+
+/// Embeddings and tables, block 0 to n, then what comes after the blocks.
+fn model_order(name: &str) -> (u8, u64) {
+    match block_number(name) {
+        Some(number) => (1, number),
+        None if name.starts_with("output") => (2, 0),
+        None => (0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_of_the_tools_and_of_work() {
+        let mut names = ["blk.10.a", "output.weight", "blk.2.b", "blk.2.a", "token_embd.weight", "output_norm.weight"];
+        names.sort_by(|a, b| quantize_order(a).cmp(&quantize_order(b)));
+        let expected = ["output.weight", "output_norm.weight", "token_embd.weight", "blk.2.a", "blk.2.b", "blk.10.a"];
+        assert_eq!(names, expected);
+        names.sort_by_key(|name| model_order(name));
+        let expected = ["token_embd.weight", "blk.2.a", "blk.2.b", "blk.10.a", "output.weight", "output_norm.weight"];
+        assert_eq!(names, expected);
+    }
+}
