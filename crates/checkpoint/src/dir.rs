@@ -2,9 +2,11 @@
 
 use crate::file;
 use crate::{CheckpointError, OpenOptions};
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A directory with a config.json.
 #[derive(Debug, Clone)]
@@ -14,6 +16,8 @@ pub struct ModelDir {
     root: Option<PathBuf>,
     options: OpenOptions,
     config: serde_json::Value,
+    /// Names of the small files that were read, for the manifest.
+    read: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl ModelDir {
@@ -33,7 +37,8 @@ impl ModelDir {
         let io = |source| CheckpointError::Io { path: path.into(), source };
         std::fs::read_dir(path).map_err(io)?;
         let root = if options.follow_symlinks { None } else { Some(file::containment_root(path).map_err(io)?) };
-        let mut dir = ModelDir { path: path.to_owned(), root, options, config: serde_json::Value::Null };
+        let (config, read) = (serde_json::Value::Null, Arc::default());
+        let mut dir = ModelDir { path: path.to_owned(), root, options, config, read };
         dir.config =
             dir.json("config.json")?.ok_or_else(|| CheckpointError::NotAModel { path: path.into(), missing: "config.json" })?;
         Ok(dir)
@@ -76,6 +81,7 @@ impl ModelDir {
 
     pub(crate) fn bytes_up_to(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>, CheckpointError> {
         let Some((path, handle, metadata)) = self.open_file(file)? else { return Ok(None) };
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned());
         if metadata.len() > limit {
             return Err(CheckpointError::TooLarge { path, bytes: metadata.len(), limit });
         }
@@ -110,6 +116,11 @@ impl ModelDir {
     pub fn json(&self, file: &str) -> Result<Option<serde_json::Value>, CheckpointError> {
         let Some(bytes) = self.bytes_up_to(file, self.options.limits.json_bytes)? else { return Ok(None) };
         crate::json::parse(&self.path.join(file), &self.utf8(file, bytes)?).map(Some)
+    }
+
+    /// The names of the small files that were read so far, sorted: what a conversion depends on besides the weights.
+    pub fn files_read(&self) -> Vec<String> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// The names of what lies in a folder of the directory (`""`: in the directory itself), sorted by bytes as Python sorts

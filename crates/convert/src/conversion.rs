@@ -120,8 +120,8 @@ impl Conversion {
     /// # Errors
     /// [`ConvertError`]: whatever is wrong with the directory, its files, or the wishes.
     pub fn prepare(dir: &Path, options: &Options) -> Result<Self, ConvertError> {
-        let dir = ModelDir::open(dir)?;
-        let checkpoint = Checkpoint::open(&dir, &options.open)?;
+        let dir = ModelDir::open_with(dir, options.open.clone())?;
+        let checkpoint = Checkpoint::open(&dir)?;
         let describe = ggufsmith_arch::DescribeOptions { strict: options.strict_config };
         let model = ggufsmith_arch::describe(dir.config(), checkpoint.tensors(), &describe)?;
         let request = tokenizer::Request {
@@ -165,7 +165,7 @@ impl Conversion {
             header: file.layout.header().to_vec(),
             data: file.layout.tensors().iter().map(|t| t.offset..t.offset + t.bytes).collect(),
         });
-        let inputs: Vec<PathBuf> = self.checkpoint.files().iter().map(|file| file.to_path_buf()).collect();
+        let inputs: Vec<PathBuf> = self.checkpoint.files().map(|(path, _)| path.to_owned()).collect();
         let sink = FileSink::create(files.collect(), options.force, &inputs)?;
         let hasher = InputHasher::new(self.unread(&inputs));
         let tensor_done = |index: usize| {
