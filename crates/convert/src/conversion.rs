@@ -1,14 +1,14 @@
 //! One conversion from end to end.
 
 use crate::manifest::{self, HashedFile, InputHasher, Manifest};
-use crate::metadata::{self, General, MetadataError};
+use crate::metadata::{self, General, MetadataError, ParameterCount};
 use crate::pipeline::{self, PipelineError, Run, RunReport};
 use crate::plan::{
     FILE_TYPE_KEY, OutputRequest, Plan, PlanError, PlanRequest, QUANTIZATION_VERSION, QUANTIZATION_VERSION_KEY, Via,
 };
 use crate::recipe::FileType;
 use crate::sink::{FileSink, FinishedFile, SinkError, SinkFile};
-use crate::tokenizer::{self, Tokenizer, TokenizerError};
+use crate::tokenizer::{self, PreSource, Tokenizer, TokenizerError};
 use ggufsmith_arch::{ArchError, Hparam, Model};
 use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions};
 use ggufsmith_core::{TensorSource, Words, Worker};
@@ -122,7 +122,7 @@ impl Conversion {
     pub fn prepare(dir: &Path, options: &Options) -> Result<Self, ConvertError> {
         let dir = ModelDir::open_with(dir, options.open.clone())?;
         let checkpoint = Checkpoint::open(&dir)?;
-        let describe = ggufsmith_arch::DescribeOptions { strict: options.strict_config };
+        let describe = ggufsmith_arch::Options { strict_config: options.strict_config };
         let model = ggufsmith_arch::describe(dir.config(), checkpoint.tensors(), &describe)?;
         let request = tokenizer::Request {
             route: model.vocab,
@@ -131,13 +131,14 @@ impl Conversion {
             pre: options.pre.as_deref(),
         };
         let tokenizer = tokenizer::build(&dir, &request)?;
-        let parameters: Vec<_> = model.tensors.iter().map(|t| (t.name.clone(), t.expr.shape())).collect();
-        let general = metadata::load(&dir, &options.overrides, &parameters)?;
+        let shapes: Vec<_> = model.tensors.iter().map(|t| (t.name.as_str(), t.expr.shape())).collect();
+        let parameters = ParameterCount::of(shapes.iter().map(|(name, shape)| (*name, shape.as_slice())))?;
+        let (general, general_warnings) = metadata::load(&dir, &options.overrides, &parameters)?;
         let outputs: Vec<_> = options
             .types
             .iter()
-            .map(|&file_type| OutputRequest { file_type, path: output_path(&options.target, &general, file_type) })
-            .collect();
+            .map(|&file_type| Ok(OutputRequest { file_type, path: output_path(&options.target, &general, file_type)? }))
+            .collect::<Result<_, MetadataError>>()?;
         let metadata = all_metadata(&model, &general, &tokenizer);
         let request = PlanRequest {
             model: &model,
@@ -148,7 +149,7 @@ impl Conversion {
         };
         let plan = Plan::build(&request)?;
         let mut warnings = model.warnings.clone();
-        warnings.extend(general.warnings.iter().cloned());
+        warnings.extend(general_warnings.iter().map(ToString::to_string));
         warnings.extend(tokenizer.warnings.iter().cloned());
         warnings.extend(plan.outputs.iter().filter_map(|output| output.misleading_name(plan.elems())));
         Ok(Conversion { plan, model, general, tokenizer, warnings, dir, checkpoint })
@@ -247,7 +248,7 @@ impl Conversion {
                 inputs: inputs.clone(),
                 file_type: output.file_type.name(),
                 via: output.via.map(words_name),
-                pre_tokenizer: self.tokenizer.pre.as_ref().map(|pre| pre.to_string()),
+                pre_tokenizer: format!("{} ({})", self.tokenizer.pre, how(self.tokenizer.pre_source)),
                 outputs,
                 warnings: self.warnings.clone(),
             };
@@ -262,6 +263,15 @@ impl Conversion {
 /// The llama.cpp whose bytes are written.
 pub const REFERENCE: &str = "llama.cpp 0.5.0 (llama-cpp-python 0.3.36), transformers 4.57.6";
 
+fn how(source: PreSource) -> &'static str {
+    match source {
+        PreSource::Hash => "known hash",
+        PreSource::Structure => "same rules",
+        PreSource::Given => "given by --pre",
+        PreSource::Fixed => "SentencePiece has no other",
+    }
+}
+
 fn words_name(words: Words) -> &'static str {
     crate::plan::plain_format(words).name
 }
@@ -270,18 +280,11 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn output_path(target: &Target, general: &General, file_type: &FileType) -> PathBuf {
-    match target {
+fn output_path(target: &Target, general: &General, file_type: &FileType) -> Result<PathBuf, MetadataError> {
+    Ok(match target {
         Target::Directory(dir) => dir.join(general.file_name(file_type.name())),
-        Target::File(path) => {
-            let name = file_type.name();
-            let filled = file_name(path)
-                .replace("{ftype}", &name.to_lowercase())
-                .replace("{outtype}", &name.to_lowercase())
-                .replace("{FTYPE}", name);
-            path.with_file_name(filled)
-        }
-    }
+        Target::File(path) => path.with_file_name(metadata::fill_template(&file_name(path), file_type.name())?),
+    })
 }
 
 /// All keys in the order of the reference converter.

@@ -47,7 +47,7 @@ pub struct Manifest {
     /// `--via`: the 16- or 32-bit file that the reference tools would have made in between, where there is one.
     pub via: Option<&'static str>,
     /// How the pre-tokenizer's name was found.
-    pub pre_tokenizer: Option<String>,
+    pub pre_tokenizer: String,
     /// The file, or its shards.
     pub outputs: Vec<HashedFile>,
     /// Config keys that have no meaning to this family, and other notes.

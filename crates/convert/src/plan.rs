@@ -6,7 +6,7 @@
 use crate::recipe::{self, FileType, QuantizeTensor, Tool};
 use ggufsmith_arch::Model;
 use ggufsmith_core::{DType, Encoder, Format, TensorExpr, Words, formats};
-use ggufsmith_gguf::{Layout, Metadata, SplitError, SplitLimits, TensorSpec, shard_path};
+use ggufsmith_gguf::{Layout, Metadata, SplitError, SplitLimits, TensorSpec, ggml_shape, shard_path};
 use std::path::PathBuf;
 
 /// `general.file_type`; a plan sets it for each output.
@@ -325,7 +325,10 @@ fn plan_output(
         .iter()
         .map(|&i| TensorSpec {
             name: tensors[i].name.clone(),
-            shape: tensors[i].shape.clone(),
+            shape: match file_type.tool {
+                Tool::Converter => tensors[i].shape.clone(),
+                Tool::Quantize => ggml_shape(&tensors[i].shape).to_vec(),
+            },
             format: decisions[i].format,
         })
         .collect();
