@@ -34,6 +34,11 @@ impl Intervals {
         true
     }
 
+    /// Whether every byte of `range` is in the set.
+    pub fn contains(&self, range: Range<u64>) -> bool {
+        self.0.range(..=range.start).next_back().is_some_and(|(_, &end)| end >= range.end)
+    }
+
     /// Where the range that starts at 0 ends; 0 if there is none.
     pub fn prefix(&self) -> u64 {
         self.0.get(&0).copied().unwrap_or(0)
@@ -58,6 +63,8 @@ mod tests {
             let mut set = Intervals::default();
             for (start, len) in ranges {
                 let range = start as usize..(start + len) as usize;
+                let taken = range.clone().all(|at| flags[at]);
+                prop_assert_eq!(len == 0 || set.contains(start..start + len), len == 0 || taken);
                 let free = flags[range.clone()].iter().all(|f| !f);
                 prop_assert_eq!(set.insert(start..start + len), free);
                 if free {

@@ -3,10 +3,11 @@
 //! Each worker has a thread and pulls the next chunk from one counter; whoever encodes a chunk writes it at its final place. So
 //! the bytes depend neither on the number of workers nor on their speed, and memory is one slot per worker.
 
-use crate::plan::{Plan, PlannedOutput, PlannedTensor};
-use crate::scan::{Scan, nonfinite_values, scan};
+use crate::plan::{Place, Plan, PlannedTensor};
+use crate::scan::{nonfinite_values, scan};
 use crate::sink::{Sink, SinkError};
-use ggufsmith_core::{EncodeError, Rows, SourceError, TensorSource, Words, Worker, formats};
+use ggufsmith_core::worker::CpuWorker;
+use ggufsmith_core::{EncodeError, Encoder, Rows, SourceError, TensorSource, Words, Worker, formats};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -46,6 +47,8 @@ pub struct RunReport {
     pub nonfinite: Vec<Nonfinite>,
     /// Worker names and the source bytes each one took, in the order of the workers.
     pub shares: Vec<(String, u64)>,
+    /// Encoded chunks that a device took back and the CPU made again.
+    pub redone: u64,
 }
 
 /// Why a run stopped.
@@ -90,6 +93,20 @@ struct Slot {
 /// Counts by (tensor, format of an output or none).
 type Counts = BTreeMap<(usize, Option<&'static str>), u64>;
 
+/// One call of a worker: what to do again if the worker takes its bytes back.
+struct Call {
+    chunk: usize,
+    output: usize,
+}
+
+/// What a worker's thread leaves behind.
+struct Done {
+    worker: Box<dyn Worker>,
+    calls: Vec<Call>,
+    source_bytes: u64,
+    counts: Counts,
+}
+
 /// Run a plan. Blocks until every chunk is in the sink, or the first error; the caller finishes the sink.
 ///
 /// # Errors
@@ -103,21 +120,20 @@ pub fn run(plan: &Plan, run: &Run<'_>, workers: Vec<Box<dyn Worker>>) -> Result<
     let chunks_left: Vec<AtomicUsize> = chunks_left.into_iter().map(AtomicUsize::new).collect();
     // The earliest failed chunk: chunks are handed out in order, so every earlier one was handed out too and reports here.
     let first_error: Mutex<Option<(usize, PipelineError)>> = Mutex::new(None);
-    let work = |mut worker: Box<dyn Worker>| {
+    let work = |worker: Box<dyn Worker>| {
+        let mut done = Done { worker, calls: Vec::new(), source_bytes: 0, counts: Counts::new() };
         let mut slot = Slot::default();
-        let mut counts = Counts::new();
-        let mut bytes = 0;
         while !failed.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(chunk) = chunks.get(index) else { break };
-            let done = if run.cancel.load(Ordering::Relaxed) {
+            let converted = if run.cancel.load(Ordering::Relaxed) {
                 Err(PipelineError::Cancelled)
             } else {
-                convert_chunk(plan, chunk, run, worker.as_mut(), &mut slot, &mut counts)
+                convert_chunk(plan, chunk, index, run, &mut done, &mut slot)
             };
-            match done {
+            match converted {
                 Ok(source_bytes) => {
-                    bytes += source_bytes;
+                    done.source_bytes += source_bytes;
                     if chunks_left[chunk.tensor].fetch_sub(1, Ordering::AcqRel) == 1 {
                         (run.tensor_done)(chunk.tensor);
                     }
@@ -132,7 +148,7 @@ pub fn run(plan: &Plan, run: &Run<'_>, workers: Vec<Box<dyn Worker>>) -> Result<
                 }
             }
         }
-        ((worker.name().to_owned(), bytes), counts)
+        done
     };
     let results = std::thread::scope(|scope| {
         let threads: Vec<_> = workers.into_iter().map(|worker| scope.spawn(|| work(worker))).collect();
@@ -141,20 +157,42 @@ pub fn run(plan: &Plan, run: &Run<'_>, workers: Vec<Box<dyn Worker>>) -> Result<
     if let Some((_, error)) = first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
+    let results = results.into_iter().collect::<Result<Vec<_>, _>>().map_err(|_| PipelineError::WorkerPanicked)?;
     let mut report = RunReport::default();
     let mut counts = Counts::new();
-    for result in results {
-        let (share, found) = result.map_err(|_| PipelineError::WorkerPanicked)?;
-        report.shares.push(share);
-        for (key, count) in found {
-            *counts.entry(key).or_default() += count;
+    for done in &results {
+        report.shares.push((done.worker.name().to_owned(), done.source_bytes));
+        for (key, count) in &done.counts {
+            *counts.entry(*key).or_default() += count;
         }
     }
+    report.redone = redo(plan, run, &chunks, &results)?;
     report.nonfinite = counts
         .into_iter()
         .map(|((tensor, format), count)| Nonfinite { tensor: plan.tensors[tensor].name.clone(), format, count })
         .collect();
     Ok(report)
+}
+
+/// Encode again on the CPU what workers took back (see [`Worker::retracted`]); the number of such chunks.
+fn redo(plan: &Plan, run: &Run<'_>, chunks: &[Chunk], results: &[Done]) -> Result<u64, PipelineError> {
+    let mut slot = Slot::default();
+    let mut redone = 0;
+    for done in results {
+        for call in done.worker.retracted() {
+            let Some(&Call { chunk, output }) = usize::try_from(call).ok().and_then(|call| done.calls.get(call)) else {
+                continue;
+            };
+            let chunk = &chunks[chunk];
+            let tensor = &plan.tensors[chunk.tensor];
+            read_chunk(tensor, chunk, run, &mut slot)?;
+            let place = &plan.outputs[output].places[chunk.tensor];
+            encode(place, tensor, &mut CpuWorker, &mut slot)?;
+            run.sink.replace(place.file, place.offset_of(chunk.rows.start, tensor.cols), &slot.encoded)?;
+            redone += 1;
+        }
+    }
+    Ok(redone)
 }
 
 /// Every chunk in the order of work.
@@ -178,81 +216,72 @@ fn chunks(plan: &Plan) -> Vec<Chunk> {
 fn convert_chunk(
     plan: &Plan,
     chunk: &Chunk,
+    index: usize,
     run: &Run<'_>,
-    worker: &mut dyn Worker,
+    done: &mut Done,
     slot: &mut Slot,
-    counts: &mut Counts,
 ) -> Result<u64, PipelineError> {
     let tensor = &plan.tensors[chunk.tensor];
-    let elems = chunk.rows.start * tensor.cols..chunk.rows.end * tensor.cols;
-    slot.source.clear();
-    tensor.expr.append(run.source, elems.clone(), &mut slot.source)?;
-    let words = tensor.expr.words();
-    let found = scan(words, &slot.source);
+    read_chunk(tensor, chunk, run, slot)?;
+    let found = scan(tensor.expr.words(), &slot.source);
     if found.nonfinite > 0 {
         if !run.allow_nonfinite {
-            let element = elems.start + found.first_nonfinite;
+            let element = chunk.rows.start * tensor.cols + found.first_nonfinite;
             return Err(PipelineError::Nonfinite { tensor: tensor.name.clone(), count: found.nonfinite, element });
         }
-        *counts.entry((chunk.tensor, None)).or_default() += found.nonfinite;
+        *done.counts.entry((chunk.tensor, None)).or_default() += found.nonfinite;
     }
-    for output in &plan.outputs {
-        let overflowed = convert_for(output, chunk, tensor, words, &found, run, worker, slot)?;
-        if let Some((format, count)) = overflowed {
-            *counts.entry((chunk.tensor, Some(format))).or_default() += count;
+    for (number, output) in plan.outputs.iter().enumerate() {
+        let place = &output.places[chunk.tensor];
+        encode(place, tensor, done.worker.as_mut(), slot)?;
+        done.calls.push(Call { chunk: index, output: number });
+        if found.may_overflow() {
+            let format = place.encoder.format;
+            let count = nonfinite_values(format, &slot.encoded).saturating_sub(found.nonfinite);
+            if count > 0 && !run.allow_nonfinite {
+                let (tensor, format, largest) = (tensor.name.clone(), format.name, found.largest());
+                return Err(PipelineError::Overflow { tensor, format, count, largest });
+            }
+            if count > 0 {
+                *done.counts.entry((chunk.tensor, Some(format.name))).or_default() += count;
+            }
         }
+        run.sink.put(place.file, place.offset_of(chunk.rows.start, tensor.cols), &slot.encoded)?;
     }
-    Ok((elems.end - elems.start) * tensor.source_bytes_per_element)
+    Ok((chunk.rows.end - chunk.rows.start) * tensor.cols * tensor.source_bytes_per_element)
 }
 
-/// Encode a chunk for one output and write it. Returns what became infinite by it.
-#[allow(clippy::too_many_arguments)] // one call, all of it the chunk's context
-fn convert_for(
-    output: &PlannedOutput,
-    chunk: &Chunk,
-    tensor: &PlannedTensor,
-    words: Words,
-    found: &Scan,
-    run: &Run<'_>,
-    worker: &mut dyn Worker,
-    slot: &mut Slot,
-) -> Result<Option<(&'static str, u64)>, PipelineError> {
-    let place = &output.places[chunk.tensor];
+fn read_chunk(tensor: &PlannedTensor, chunk: &Chunk, run: &Run<'_>, slot: &mut Slot) -> Result<(), SourceError> {
+    slot.source.clear();
+    let elems = chunk.rows.start * tensor.cols..chunk.rows.end * tensor.cols;
+    tensor.expr.append(run.source, elems, &mut slot.source)
+}
+
+/// Encode the slot's source for one output, into the slot.
+fn encode(place: &Place, tensor: &PlannedTensor, worker: &mut dyn Worker, slot: &mut Slot) -> Result<(), PipelineError> {
     let fault = |source| PipelineError::Encode { tensor: tensor.name.clone(), source };
-    let cols = tensor.cols as usize;
+    let (words, cols) = (tensor.expr.words(), tensor.cols as usize);
     let Slot { source, via, encoded } = slot;
     let mut rows = Rows { words, cols, bytes: source };
     // Through the 16-bit file that the reference tools would have made: only where that rounds.
     if let Some(narrow) = place.through
         && narrow != words
     {
-        let encoder = match narrow {
-            Words::F16 => &formats::f16::ENCODER,
-            Words::BF16 => &formats::bf16::ENCODER,
-            Words::F32 => &formats::f32::ENCODER,
-        };
         via.clear();
         via.resize(rows.elems() * narrow.bytes(), 0);
-        encoder.encode(rows, None, via).map_err(fault)?;
+        plain_encoder(narrow).encode(rows, None, via).map_err(fault)?;
         rows = Rows { words: narrow, cols, bytes: via };
     }
-    let block = place.encoder.format;
-    let bytes = rows.elems() / block.block_len * block.block_bytes;
+    let format = place.encoder.format;
     encoded.clear();
-    encoded.resize(bytes, 0);
-    worker.encode(place.encoder, rows, None, encoded).map_err(fault)?;
-    let mut overflowed = None;
-    if found.may_overflow() {
-        let count = nonfinite_values(block, encoded).saturating_sub(found.nonfinite);
-        if count > 0 {
-            if !run.allow_nonfinite {
-                let (tensor, format, largest) = (tensor.name.clone(), block.name, found.largest());
-                return Err(PipelineError::Overflow { tensor, format, count, largest });
-            }
-            overflowed = Some((block.name, count));
-        }
+    encoded.resize(rows.elems() / format.block_len * format.block_bytes, 0);
+    worker.encode(place.encoder, rows, None, encoded).map_err(fault)
+}
+
+fn plain_encoder(words: Words) -> &'static Encoder {
+    match words {
+        Words::F16 => &formats::f16::ENCODER,
+        Words::BF16 => &formats::bf16::ENCODER,
+        Words::F32 => &formats::f32::ENCODER,
     }
-    let row_bytes = (cols / block.block_len * block.block_bytes) as u64;
-    run.sink.put(place.file, place.offset + chunk.rows.start * row_bytes, encoded)?;
-    Ok(overflowed)
 }

@@ -134,6 +134,14 @@ pub struct Place {
     pub bytes: u64,
 }
 
+impl Place {
+    /// Where a row of `cols` elements starts in the file.
+    pub(crate) fn offset_of(&self, row: u64, cols: u64) -> u64 {
+        let format = self.encoder.format;
+        self.offset + row * (cols / format.block_len as u64 * format.block_bytes as u64)
+    }
+}
+
 /// One file.
 #[derive(Debug)]
 pub struct PlannedFile {

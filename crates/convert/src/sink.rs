@@ -75,6 +75,12 @@ pub trait Sink: Sync {
     /// # Errors
     /// [`SinkError`] where the bytes are not planned, were written before, or cannot be written.
     fn put(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<(), SinkError>;
+
+    /// Write bytes again that were put before.
+    ///
+    /// # Errors
+    /// [`SinkError`] where they were not, or cannot be written.
+    fn replace(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<(), SinkError>;
 }
 
 /// All files of one run.
@@ -99,6 +105,7 @@ struct Partial {
 #[derive(Debug)]
 struct State {
     written: Intervals,
+    replaced: bool,
     aborted: bool,
 }
 
@@ -149,6 +156,10 @@ impl Sink for FileSink {
     fn put(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.files[file].put(offset, bytes)
     }
+
+    fn replace(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        self.files[file].replace(offset, bytes)
+    }
 }
 
 impl Partial {
@@ -190,7 +201,7 @@ impl Partial {
         if at < planned.bytes {
             written.insert(at..planned.bytes);
         }
-        let state = Arc::new((Mutex::new(State { written, aborted: false }), Condvar::new()));
+        let state = Arc::new((Mutex::new(State { written, replaced: false, aborted: false }), Condvar::new()));
         let mut partial =
             Partial { path: planned.path, temp, bytes: planned.bytes, file, state, hasher: None, armed: true };
         partial.file.set_len(0).map_err(|source| partial.io("emptying the temporary file of", source))?;
@@ -220,12 +231,28 @@ impl Partial {
         Ok(())
     }
 
+    fn replace(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        let (start, end) = (offset, offset.saturating_add(bytes.len() as u64));
+        if !self.lock().written.contains(start..end) {
+            return Err(SinkError::Outside { path: self.path.clone(), start, end });
+        }
+        write_all_at(&self.file, bytes, offset).map_err(|source| self.io("writing", source))?;
+        self.lock().replaced = true;
+        Ok(())
+    }
+
     fn sha256(&mut self) -> Result<String, SinkError> {
         // The thread was started in `create` and is joined once; a panic inside it is a read error to the caller.
         let joined = self.hasher.take().map(JoinHandle::join);
         let result = match joined {
             Some(Ok(result)) => result,
             _ => Err(io::Error::other("the hashing thread ended early")),
+        };
+        let result = if self.lock().replaced {
+            // What the thread read may not be what is there now.
+            hash_as_it_grows(&self.file, &self.state, self.bytes)
+        } else {
+            result
         };
         result.map_err(|source| self.io("reading back", source))
     }
@@ -280,7 +307,7 @@ fn hash_as_it_grows(file: &File, state: &(Mutex<State>, Condvar), bytes: u64) ->
             at += len as u64;
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::manifest::hex(&hash.finalize()))
 }
 
 /// `dir/.name.partial`: hidden, beside the final name, and the same in every run, so that a run after a crash replaces it.
@@ -464,9 +491,23 @@ mod tests {
         let finished = sink.finish().unwrap();
         let expected = b"head\0\0abcd\0\0cdef\0\0\0\0";
         assert_eq!(std::fs::read(dir.path().join("a.gguf")).unwrap(), expected);
-        let hash: String = Sha256::digest(expected).iter().map(|b| format!("{b:02x}")).collect();
+        let hash = crate::manifest::sha256(expected);
         assert_eq!(finished, [FinishedFile { path: dir.path().join("a.gguf"), bytes: 20, sha256: hash }]);
         assert_eq!(names(dir.path()), ["a.gguf"]);
+    }
+
+    #[test]
+    fn replaced_bytes_are_in_the_file_and_in_the_hash() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = FileSink::create(vec![file(dir.path())], false, &[]).unwrap();
+        assert!(matches!(sink.replace(0, 6, b"abcd"), Err(SinkError::Outside { .. })), "not put yet");
+        sink.put(0, 6, b"xxxx").unwrap();
+        sink.put(0, 12, b"cdef").unwrap();
+        sink.replace(0, 6, b"abcd").unwrap();
+        let finished = sink.finish().unwrap();
+        let expected = b"head\0\0abcd\0\0cdef\0\0\0\0";
+        assert_eq!(std::fs::read(dir.path().join("a.gguf")).unwrap(), expected);
+        assert_eq!(finished[0].sha256, crate::manifest::sha256(expected));
     }
 
     #[test]
