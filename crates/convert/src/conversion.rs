@@ -140,13 +140,8 @@ impl Conversion {
             .map(|&file_type| Ok(OutputRequest { file_type, path: output_path(&options.target, &general, file_type)? }))
             .collect::<Result<_, MetadataError>>()?;
         let metadata = all_metadata(&model, &general, &tokenizer);
-        let request = PlanRequest {
-            model: &model,
-            metadata: &metadata,
-            outputs: &outputs,
-            via: options.via,
-            split: options.split,
-        };
+        let request =
+            PlanRequest { model: &model, metadata: &metadata, outputs: &outputs, via: options.via, split: options.split };
         let plan = Plan::build(&request)?;
         let mut warnings = model.warnings.clone();
         warnings.extend(general_warnings.iter().map(ToString::to_string));
@@ -185,19 +180,21 @@ impl Conversion {
         let (report, hashes) = std::thread::scope(|scope| {
             let hashes = options.manifest.is_some().then(|| scope.spawn(|| hasher.run()));
             let report = pipeline::run(&self.plan, &run, options.workers);
-            if report.is_ok() { hasher.complete() } else { hasher.abort() }
-            let hashes = hashes.map(|thread| thread.join().unwrap_or_else(|_| Ok(None)));
+            if report.is_ok() {
+                hasher.complete()
+            } else {
+                hasher.abort()
+            }
+            let hashes = hashes.map(|thread| thread.join().unwrap_or(Err(io::Error::other("the hashing thread ended early"))));
             (report, hashes)
         });
         let report = report?;
         let hashes = hashes.transpose().map_err(ConvertError::Hash)?.flatten();
+        self.checkpoint.check_unchanged().map_err(PipelineError::Source)?;
         let files = sink.finish()?;
         if let (Some(command), Some(hashes)) = (options.manifest, hashes) {
-            let weights = inputs.iter().zip(hashes).map(|(path, (bytes, sha256))| HashedFile {
-                name: file_name(path),
-                bytes,
-                sha256,
-            });
+            let weights =
+                inputs.iter().zip(hashes).map(|(path, (bytes, sha256))| HashedFile { name: file_name(path), bytes, sha256 });
             self.write_manifests(command, weights.collect(), &files)?;
         }
         Ok(Finished { files, report })

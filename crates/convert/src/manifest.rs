@@ -213,7 +213,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         std::fs::write(&path, [1; 10]).unwrap();
-        let hasher = InputHasher::new(vec![(path, vec![0..10])]);
+        let unread = std::iter::once(0..10).collect();
+        let hasher = InputHasher::new(vec![(path, unread)]);
         std::thread::scope(|scope| {
             let hashes = scope.spawn(|| hasher.run());
             hasher.abort();

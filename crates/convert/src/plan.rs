@@ -233,7 +233,9 @@ impl PlannedOutput {
         let (promised, real) = (self.file_type.format.bits_per_weight(), self.bits_per_weight(elems));
         (real > promised * 1.1).then(|| {
             let name = self.file_type.name();
-            format!("{name} promises {promised:.2} bits per weight; this model's tensors come to {real:.2} (--dry-run shows which)")
+            format!(
+                "{name} promises {promised:.2} bits per weight; this model's tensors come to {real:.2} (--dry-run shows which)"
+            )
         })
     }
 }
@@ -251,17 +253,7 @@ fn plan_tensor(tensor: &ggufsmith_arch::OutputTensor) -> Result<PlannedTensor, P
     let wanted = (CHUNK_BYTES / (cols * source_bytes_per_element)).max(tensor.expr.min_rows());
     let chunk_rows = wanted.clamp(1, rows_per_expert);
     let (name, expr) = (tensor.name.clone(), tensor.expr.clone());
-    Ok(PlannedTensor {
-        name,
-        shape,
-        expr,
-        cols,
-        rows,
-        rows_per_expert,
-        chunk_rows,
-        source_dtype,
-        source_bytes_per_element,
-    })
+    Ok(PlannedTensor { name, shape, expr, cols, rows, rows_per_expert, chunk_rows, source_dtype, source_bytes_per_element })
 }
 
 /// The words of the intermediate file.
@@ -349,10 +341,8 @@ fn plan_output(
     for (number, layout) in shards.into_iter().enumerate() {
         for (placed, &index) in layout.tensors().iter().zip(in_order.by_ref()) {
             let decision = decisions[index];
-            let encoder = formats::encoder_of(decision.format).ok_or_else(|| PlanError::NoEncoder {
-                tensor: tensors[index].name.clone(),
-                format: decision.format.name,
-            })?;
+            let encoder = formats::encoder_of(decision.format)
+                .ok_or_else(|| PlanError::NoEncoder { tensor: tensors[index].name.clone(), format: decision.format.name })?;
             let through = via.filter(|words| !keep(index) && *words != Words::F32);
             let (file, offset, bytes) = (first_file + number, placed.offset, placed.bytes);
             places[index] = Some(Place { encoder, rule: decision.rule, through, file, offset, bytes });

@@ -145,8 +145,11 @@ impl FileSink {
             file.armed = false;
         }
         for directory in directories(self.files.iter().map(|f| f.path.as_path())) {
-            sync_directory(&directory)
-                .map_err(|source| SinkError::Io { path: directory.clone(), doing: "flushing the directory", source })?;
+            sync_directory(&directory).map_err(|source| SinkError::Io {
+                path: directory.clone(),
+                doing: "flushing the directory",
+                source,
+            })?;
         }
         Ok(finished)
     }
@@ -202,8 +205,7 @@ impl Partial {
             written.insert(at..planned.bytes);
         }
         let state = Arc::new((Mutex::new(State { written, replaced: false, aborted: false }), Condvar::new()));
-        let mut partial =
-            Partial { path: planned.path, temp, bytes: planned.bytes, file, state, hasher: None, armed: true };
+        let mut partial = Partial { path: planned.path, temp, bytes: planned.bytes, file, state, hasher: None, armed: true };
         partial.file.set_len(0).map_err(|source| partial.io("emptying the temporary file of", source))?;
         reserve(&partial.file, planned.bytes).map_err(|source| partial.io("reserving space for", source))?;
         partial.put(0, &planned.header)?;
@@ -475,8 +477,7 @@ mod tests {
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -546,7 +547,7 @@ mod tests {
         std::fs::write(&path, "old").unwrap();
         let create = |files, force, inputs: &[PathBuf]| FileSink::create(files, force, inputs).err();
         assert!(matches!(create(vec![file(dir.path())], false, &[]), Some(SinkError::Exists { .. })));
-        assert!(matches!(create(vec![file(dir.path())], true, &[path.clone()]), Some(SinkError::IsInput { .. })));
+        assert!(matches!(create(vec![file(dir.path())], true, std::slice::from_ref(&path)), Some(SinkError::IsInput { .. })));
         assert!(matches!(create(vec![file(dir.path()), file(dir.path())], true, &[]), Some(SinkError::Twice { .. })));
         let lost = SinkFile { path: dir.path().join("no/a.gguf"), ..file(dir.path()) };
         assert!(matches!(create(vec![lost], true, &[]), Some(SinkError::NoDirectory { .. })));

@@ -23,7 +23,7 @@ impl Decision {
 pub fn decide_converter(file: &FileType, keep_f32: bool, cols: u64) -> Decision {
     if keep_f32 {
         Decision::new(&formats::f32::FORMAT, "vector, norm or bias stays F32")
-    } else if cols % file.format.block_len as u64 == 0 {
+    } else if cols.is_multiple_of(file.format.block_len as u64) {
         Decision::new(file.format, "file type")
     } else {
         Decision::new(&formats::f16::FORMAT, "rows do not divide into blocks: F16")
@@ -96,7 +96,7 @@ fn decide(file: &FileType, context: Context<'_>, tied: bool, tensor: &QuantizeTe
     let is_output = tensor.name == "output.weight" || (tied && tensor.name == "token_embd.weight");
     let chosen = if !is_output {
         Decision::new(file.format, "file type")
-    } else if context.arch == "falcon" || cols % file.format.block_len as u64 != 0 {
+    } else if context.arch == "falcon" || !cols.is_multiple_of(file.format.block_len as u64) {
         Decision::new(&formats::q8_0::FORMAT, "output matrix: Q8_0 for this model")
     } else if *file.format != formats::q8_0::FORMAT {
         Decision::new(&formats::q6_k::FORMAT, "output matrix: at least Q6_K")
@@ -108,7 +108,7 @@ fn decide(file: &FileType, context: Context<'_>, tied: bool, tensor: &QuantizeTe
 
 /// Replace a format whose blocks do not divide the rows (llama-quant.cpp, `tensor_type_fallback`).
 fn fit(chosen: Decision, cols: u64) -> Decision {
-    let fits = |format: &Format| cols % format.block_len as u64 == 0;
+    let fits = |format: &Format| cols.is_multiple_of(format.block_len as u64);
     if fits(chosen.format) {
         return chosen;
     }

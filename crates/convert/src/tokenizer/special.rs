@@ -72,7 +72,7 @@ impl SpecialVocab {
         if roles.has_config() {
             out.chat = chat::load(files, &mut out.warnings)?;
             for kind in roles.kinds.clone() {
-                out.from_tokenizer_config(kind, &roles, added_tokens, tokens)?;
+                out.read_tokenizer_config(kind, &roles, added_tokens, tokens)?;
             }
         }
         for kind in roles.kinds {
@@ -86,7 +86,7 @@ impl SpecialVocab {
         Ok(out)
     }
 
-    fn from_tokenizer_config(
+    fn read_tokenizer_config(
         &mut self,
         kind: &'static str,
         roles: &Roles,
