@@ -1,0 +1,50 @@
+//! Encoding on the adapter, and the comparison with the textbook.
+use ggufsmith_core::{Rows, Words, Worker};
+use ggufsmith_gpu::testing::Testing;
+use ggufsmith_gpu::{Gpu, GpuWorker, KERNELS, Kernel, Options, Selection};
+
+/// Elements of one chunk.
+pub const CHUNK: usize = 1 << 20;
+
+/// The adapter, without self-test and comparison: what comes back is the kernel's and no one else's.
+pub fn bare(testing: Testing) -> Gpu {
+    let options = Options { check_every: 0, testing: Testing { skip_self_test: true, ..testing }, ..Options::default() };
+    Gpu::open(Selection::Any, options).unwrap()
+}
+
+/// Both planes, one after the other.
+pub fn on_gpu(worker: &mut GpuWorker, kernel: &Kernel, words: Words, source: &[u8]) -> Vec<u8> {
+    let encoder = kernel.encoder().unwrap();
+    let mut out = vec![0; encoded_bytes(kernel, words, source)];
+    let cols = encoder.format.block_len;
+    worker.encode(encoder, Rows { words, cols, bytes: source }, None, &mut out).unwrap();
+    out
+}
+
+/// The same by the definition.
+pub fn by_textbook(kernel: &Kernel, words: Words, source: &[u8]) -> Vec<u8> {
+    let encoder = kernel.encoder().unwrap();
+    let mut out = vec![0; encoded_bytes(kernel, words, source)];
+    let cols = encoder.format.block_len;
+    encoder.encode_textbook(Rows { words, cols, bytes: source }, None, &mut out).unwrap();
+    out
+}
+
+fn encoded_bytes(kernel: &Kernel, words: Words, source: &[u8]) -> usize {
+    let format = kernel.encoder().unwrap().format;
+    format.bytes_for((source.len() / words.bytes()) as u64).unwrap() as usize
+}
+
+/// How many bytes differ, and where the first one is.
+#[must_use]
+pub fn differing(found: &[u8], expected: &[u8]) -> (usize, Option<usize>) {
+    assert_eq!(found.len(), expected.len());
+    let mut places = (0..found.len()).filter(|i| found[*i] != expected[*i]);
+    let first = places.next();
+    (first.map_or(0, |_| 1 + places.count()), first)
+}
+
+/// The kernel that writes a format of this name.
+pub fn kernel_named(name: &str) -> &'static Kernel {
+    KERNELS.iter().find(|kernel| kernel.name() == name).unwrap()
+}

@@ -1,0 +1,40 @@
+//! Tests that need an adapter; any will do, a software one (lavapipe) too.
+//!
+//! Without one they are reported as ignored, or fail where `CI=true`: they never pass unrun.
+#![allow(clippy::print_stdout)] // which adapter the results are about
+use ggufsmith_gpu::{AdapterInfo, adapters};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+mod chunks;
+mod common;
+mod controls;
+mod exact;
+mod faults;
+mod functions;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let adapter = adapters().into_iter().next();
+    if let (Some(adapter), false) = (&adapter, arguments.list) {
+        println!("adapter: {adapter}, {} {}", adapter.driver, adapter.driver_info);
+    }
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let trials = [chunks::trials(), controls::trials(), exact::trials(), faults::trials(), functions::trials()];
+    let trials = trials.into_iter().flatten().map(|test| trial(test, adapter.as_ref(), ci)).collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// A test by name.
+type Test = (String, Box<dyn FnOnce() + Send>);
+
+fn trial((name, test): Test, adapter: Option<&AdapterInfo>, ci: bool) -> Trial {
+    if adapter.is_some() {
+        return Trial::test(name, move || {
+            test();
+            Ok(())
+        });
+    }
+    let failure = || Err(Failed::from("there is no adapter; on Debian and Ubuntu install mesa-vulkan-drivers and libvulkan1"));
+    // In a test run that is to prove something, a test that did not run has failed.
+    Trial::test(name, failure).with_kind("no GPU adapter").with_ignored_flag(!ci)
+}
