@@ -13,7 +13,7 @@
 //!              v                                  v                                    v
 //!         that kernel's chunks: CPU          all chunks from here on: CPU         the same, and all earlier ones redone
 //! ```
-//! Nothing here decides *whether* a GPU is worth it but [`Gpu::calibrate`], which measures. The crate prints nothing and reads no
+//! [`auto`] decides whether a GPU joins a run unasked, [`examine`] tells what there is. The crate prints nothing and reads no
 //! environment (the Vulkan loader and its drivers do). wgpu reports some losses by panicking; such panics are caught, so a program
 //! that uses this crate has to be built with unwinding.
 #![forbid(unsafe_code)]
@@ -22,6 +22,7 @@ pub mod adversarial;
 pub mod testing;
 
 mod adapter;
+mod auto;
 mod calibrate;
 mod device;
 mod error;
@@ -33,6 +34,7 @@ mod selftest;
 mod worker;
 
 pub use adapter::{AdapterInfo, AdapterKind, AdapterLimits, Selection, adapters};
+pub use auto::{Auto, WhyNot, auto};
 pub use calibrate::{AdapterReport, Calibration, KernelReport, examine};
 pub use error::GpuError;
 pub use gpu::{Gpu, KernelState, Mismatch, Options, Summary};

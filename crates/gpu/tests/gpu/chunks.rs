@@ -4,17 +4,18 @@ use crate::common::{bare, by_textbook, differing, kernel_named, on_gpu};
 use ggufsmith_core::formats::{bf16, q4_0, q8_0};
 use ggufsmith_core::{Encoder, Rows, Words, Worker};
 use ggufsmith_gpu::testing::Testing;
-use ggufsmith_gpu::{Gpu, KERNELS, Options, Selection, WORDS, adapters, adversarial, examine};
+use ggufsmith_gpu::{Auto, Gpu, GpuError, KERNELS, Options, Selection, WORDS, WhyNot, adapters, adversarial, auto, examine};
 use std::time::Duration;
 
 pub fn trials() -> Vec<Test> {
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 7] = [
         ("unaligned sources and odd numbers of blocks", awkward_sizes),
         ("many pieces in flight", many_pieces),
         ("importance and encoders without a kernel stay on the CPU", what_stays_on_the_cpu),
         ("wrong lengths are the encoder's error", wrong_lengths),
         ("every hundredth chunk of a kernel is compared", compared_chunks),
         ("every adapter is examined and calibrated", examined),
+        ("a GPU joins unasked only if it is one and adds enough", decided),
     ];
     tests.into_iter().map(|(name, test)| -> Test { (format!("chunks::{name}"), Box::new(test)) }).collect()
 }
@@ -130,4 +131,21 @@ fn examined() {
     assert!(calibration.cpu > 0.0 && calibration.with_gpu > 0.0);
     assert_eq!(calibration.is_worth_it(), calibration.with_gpu >= 1.2 * calibration.cpu);
     assert_eq!(gpu.calibrate(&[(&bf16::ENCODER, Words::BF16)], 1, time).unwrap(), None, "no kernel, no gain");
+}
+
+fn decided() {
+    let decide = |selection, encoder| auto(selection, Options::default(), &[(encoder, Words::BF16)], 1);
+    match decide(Selection::Any, &q8_0::ENCODER) {
+        Auto::Joins(gpu, calibration) => assert!(calibration.gain() >= 0.2, "{} {calibration:?}", gpu.adapter()),
+        Auto::StaysAway(WhyNot::TooSlow(_, calibration)) => assert!(calibration.gain() < 0.2, "{calibration:?}"),
+        Auto::StaysAway(why) => panic!("{why}"),
+    }
+    assert!(matches!(decide(Selection::Any, &bf16::ENCODER), Auto::StaysAway(WhyNot::NothingToDo(_))));
+    // Software is no GPU.
+    if adapters().iter().all(|adapter| !adapter.kind.is_gpu()) {
+        let Auto::StaysAway(WhyNot::Unusable(GpuError::NoAdapter { found, .. })) = decide(Selection::Gpu, &q8_0::ENCODER) else {
+            panic!("a software adapter was taken for a GPU");
+        };
+        assert_eq!(found, adapters());
+    }
 }
