@@ -115,7 +115,10 @@ impl Worker for GpuWorker {
         importance: Option<&[f32]>,
         out: &mut [u8],
     ) -> Result<(), EncodeError> {
-        encoder.check(rows, importance, out)?;
+        if let Err(error) = encoder.check(rows, importance, out) {
+            self.calls += 1;
+            return Err(error);
+        }
         let done = match Kernel::of(encoder, importance.is_some()) {
             Some(kernel) => {
                 // Blocks do not cross rows, so the rows are one run of blocks.
