@@ -8,7 +8,7 @@ use crate::plan::{
 };
 use crate::recipe::FileType;
 use crate::sink::{FileSink, FinishedFile, SinkError, SinkFile};
-use crate::tokenizer::{self, PreSource, Tokenizer, TokenizerError};
+use crate::tokenizer::{self, Tokenizer, TokenizerError};
 use ggufsmith_arch::{ArchError, Hparam, Model};
 use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions};
 use ggufsmith_core::{TensorSource, Words, Worker};
@@ -245,7 +245,7 @@ impl Conversion {
                 inputs: inputs.clone(),
                 file_type: output.file_type.name(),
                 via: output.via.map(words_name),
-                pre_tokenizer: format!("{} ({})", self.tokenizer.pre, how(self.tokenizer.pre_source)),
+                pre_tokenizer: format!("{} ({})", self.tokenizer.pre, self.tokenizer.pre_source),
                 outputs,
                 warnings: self.warnings.clone(),
             };
@@ -259,15 +259,6 @@ impl Conversion {
 
 /// The llama.cpp whose bytes are written.
 pub const REFERENCE: &str = "llama.cpp 0.5.0 (llama-cpp-python 0.3.36), transformers 4.57.6";
-
-fn how(source: PreSource) -> &'static str {
-    match source {
-        PreSource::Hash => "known hash",
-        PreSource::Structure => "same rules",
-        PreSource::Given => "given by --pre",
-        PreSource::Fixed => "SentencePiece has no other",
-    }
-}
 
 fn words_name(words: Words) -> &'static str {
     crate::plan::plain_format(words).name

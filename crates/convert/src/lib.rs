@@ -15,4 +15,4 @@ mod scan;
 pub mod sink;
 pub mod tokenizer;
 
-pub use conversion::{Conversion, ConvertError, Finished, Options, RunOptions, Target};
+pub use conversion::{Conversion, ConvertError, Finished, Options, REFERENCE, RunOptions, Target};

@@ -272,7 +272,8 @@ fn resolve_via(via: Via, model: &Model) -> Words {
     }
 }
 
-pub(crate) fn plain_format(words: Words) -> &'static Format {
+/// The format that holds such words as they are.
+pub fn plain_format(words: Words) -> &'static Format {
     match words {
         Words::F32 => &formats::f32::FORMAT,
         Words::F16 => &formats::f16::FORMAT,

@@ -313,7 +313,7 @@ fn hash_as_it_grows(file: &File, state: &(Mutex<State>, Condvar), bytes: u64) ->
 }
 
 /// `dir/.name.partial`: hidden, beside the final name, and the same in every run, so that a run after a crash replaces it.
-pub(crate) fn temporary_name(path: &Path) -> PathBuf {
+pub fn temporary_name(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".partial");

@@ -25,6 +25,17 @@ pub enum PreSource {
     Fixed,
 }
 
+impl std::fmt::Display for PreSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            PreSource::Hash => "known hash",
+            PreSource::Structure => "same rules",
+            PreSource::Given => "given by --pre",
+            PreSource::Fixed => "SentencePiece has no other",
+        })
+    }
+}
+
 /// The name of a pre-tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pre {
