@@ -1,2 +1,17 @@
-//! The `ggufsmith` binary.
-fn main() {}
+//! The `ggufsmith` binary: the only place that knows arguments, terminals and exit codes.
+
+mod cli;
+mod commands;
+mod failure;
+mod interrupt;
+mod names;
+mod output;
+mod progress;
+mod table;
+mod units;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

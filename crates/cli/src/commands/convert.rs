@@ -1,0 +1,268 @@
+//! `ggufsmith convert`.
+
+mod dry_run;
+mod source;
+mod summary;
+
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use crate::{names, output};
+use clap::ValueEnum;
+use ggufsmith_checkpoint::OpenOptions;
+use ggufsmith_convert::metadata::Overrides;
+use ggufsmith_convert::pipeline::PipelineError;
+use ggufsmith_convert::plan::Via;
+use ggufsmith_convert::recipe::{self, FileType};
+use ggufsmith_convert::{Conversion, ConvertError, Options, RunOptions, Target};
+use ggufsmith_core::worker::CpuWorker;
+use ggufsmith_core::{Words, Worker};
+use ggufsmith_gguf::{SplitLimits, parse_size};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Convert a model to GGUF: any number of types from one read of its weights
+#[derive(Debug, clap::Args)]
+#[command(after_help = include_str!("convert/help.txt"))]
+pub struct Arguments {
+    /// Directory with config.json, safetensors and the tokenizer's files
+    source: PathBuf,
+
+    /// Type to write, in any case; repeat it, or separate several by commas (`ggufsmith list types` shows all)
+    #[arg(short, long = "type", visible_alias = "outtype", value_name = "TYPE", value_delimiter = ',', value_parser = names::file_type)]
+    types: Vec<&'static FileType>,
+
+    /// The 16- or 32-bit file that llama.cpp's two steps would have in between; auto loses nothing
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    via: ViaArgument,
+
+    /// File or directory to write to; in a file's name {ftype} stands for the type [default: the current directory, names as
+    /// llama.cpp's converter chooses them]
+    #[arg(short, long, visible_alias = "outfile", value_name = "PATH", help_heading = "Output")]
+    out: Option<PathBuf>,
+
+    /// Overwrite files that exist
+    #[arg(short, long, help_heading = "Output")]
+    force: bool,
+
+    /// Show what would be written and why: every tensor's shape, type, bytes and the rule that chose the type
+    #[arg(short = 'n', long, help_heading = "Output")]
+    dry_run: bool,
+
+    /// Write no FILE.gguf.manifest.json (sha256 of every input and output, and how the file was made)
+    #[arg(long, help_heading = "Output")]
+    no_manifest: bool,
+
+    /// Begin a new shard before one holds more than this much tensor data: bytes, or with K, M or G behind (1000-based)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Output")]
+    split_max_size: Option<u64>,
+
+    /// Begin a new shard after this many tensors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Output")]
+    split_max_tensors: Option<u64>,
+
+    /// Keep the first shard free of tensors
+    #[arg(long, help_heading = "Output")]
+    no_tensor_first_split: bool,
+
+    /// The model's name [default: from its model card, config.json or directory]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    model_name: Option<String>,
+
+    /// JSON file with general.* metadata that overrides what the model says
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    metadata: Option<PathBuf>,
+
+    /// Name of the pre-tokenizer where it is not recognized (`ggufsmith list pre-tokenizers` shows all)
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pre: Option<String>,
+
+    /// Convert weights that are NaN or infinite, or that become infinite, and count them
+    #[arg(long, help_heading = "Model")]
+    allow_nonfinite: bool,
+
+    /// Refuse keys of config.json that this architecture does not know
+    #[arg(long, help_heading = "Model")]
+    strict_config: bool,
+
+    /// Follow links that leave the model's directory
+    #[arg(long, help_heading = "Model")]
+    follow_symlinks: bool,
+
+    /// Worker threads [default: one per core]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Run")]
+    threads: Option<u16>,
+
+    /// Print the plan or the summary as JSON on standard output
+    #[arg(long, help_heading = "Run")]
+    pub json: bool,
+
+    /// Print errors and warnings only
+    #[arg(short, long, help_heading = "Run")]
+    quiet: bool,
+}
+
+/// `--via`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum ViaArgument {
+    #[default]
+    Auto,
+    Bf16,
+    F16,
+    F32,
+}
+
+impl From<ViaArgument> for Via {
+    fn from(argument: ViaArgument) -> Via {
+        match argument {
+            ViaArgument::Auto => Via::Auto,
+            ViaArgument::Bf16 => Via::Words(Words::BF16),
+            ViaArgument::F16 => Via::Words(Words::F16),
+            ViaArgument::F32 => Via::Words(Words::F32),
+        }
+    }
+}
+
+impl Arguments {
+    /// Convert, or show the plan.
+    pub fn run(&self) -> Result<(), Failure> {
+        let started = Instant::now();
+        let options = self.options()?;
+        source::check(&self.source)?;
+        let threads = self.threads();
+        if self.dry_run {
+            let conversion = Conversion::prepare(&self.source, &options)?;
+            return self.show(&conversion, threads);
+        }
+        let interrupt = Interrupt::listen()?;
+        let conversion = Conversion::prepare(&self.source, &options)?;
+        interrupt.check()?;
+        conversion.warnings.iter().for_each(|warning| output::warning(warning));
+        let prepared = started.elapsed();
+
+        let progress = Progress::new(conversion.plan.source_bytes(), self.quiet);
+        let temporary = conversion.plan.files().map(|file| ggufsmith_convert::sink::temporary_name(&file.path));
+        let temporary: Vec<PathBuf> = temporary.collect();
+        let add = |bytes| {
+            // From the first chunk on the temporary files are ours, not those of another run that is refused.
+            interrupt.remove_at_end(&temporary);
+            progress.add(bytes);
+        };
+        let run = RunOptions {
+            workers: (0..threads).map(|_| Box::new(CpuWorker) as Box<dyn Worker>).collect(),
+            force: self.force,
+            allow_nonfinite: self.allow_nonfinite,
+            manifest: (!self.no_manifest).then(command_line),
+            cancel: interrupt.flag(),
+            progress: &add,
+        };
+        let result = conversion.run(run);
+        let converted = progress.end();
+        let finished = match result {
+            Err(ConvertError::Pipeline(PipelineError::Cancelled)) => return Err(Failure::Interrupted),
+            other => other?,
+        };
+        let times = summary::Times { prepare: prepared, convert: converted, total: started.elapsed() };
+        let manifest = !self.no_manifest;
+        let summary = summary::Summary::new(&conversion, &finished, times, manifest);
+        if !self.quiet {
+            summary.print();
+        }
+        if self.json { output::json(&summary) } else { Ok(()) }
+    }
+
+    fn show(&self, conversion: &Conversion, threads: usize) -> Result<(), Failure> {
+        conversion.warnings.iter().for_each(|warning| output::warning(warning));
+        for file in conversion.plan.files().filter(|file| !self.force && file.path.exists()) {
+            output::warning(&format!("{} exists; writing it needs --force", file.path.display()));
+        }
+        let report = dry_run::Report::new(conversion, threads);
+        if self.json { output::json(&report) } else { output::data(&report.to_string()) }
+    }
+
+    fn options(&self) -> Result<Options, Failure> {
+        let mut types: Vec<&'static FileType> = Vec::new();
+        for &file_type in &self.types {
+            if !types.iter().any(|known| known.ftype == file_type.ftype) {
+                types.push(file_type);
+            }
+        }
+        if types.is_empty() {
+            return Err(no_type());
+        }
+        Ok(Options {
+            target: target(self.out.as_deref(), types.len())?,
+            types,
+            via: self.via.into(),
+            split: SplitLimits {
+                max_tensors: self.split_max_tensors.unwrap_or(0),
+                max_bytes: self.split_max_size.unwrap_or(0),
+                no_tensor_first: self.no_tensor_first_split,
+            },
+            overrides: Overrides {
+                model_name: self.model_name.clone(),
+                metadata_file: self.metadata.as_deref().map(source::metadata_file).transpose()?,
+                ..Overrides::default()
+            },
+            pre: self.pre.clone(),
+            strict_config: self.strict_config,
+            open: OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
+        })
+    }
+
+    fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(cores, usize::from)
+    }
+}
+
+/// What the manifest notes.
+fn command_line() -> Vec<String> {
+    std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect()
+}
+
+fn no_type() -> Failure {
+    let types = recipe::RECIPES.iter().map(|r| format!("{} ({} bits)", r.name(), r.format.bits_per_weight()));
+    Failure::new("which type is to be written? Name one or more with --type")
+        .hint(format!("the types and their bits per weight: {}", types.collect::<Vec<_>>().join(", ")))
+}
+
+/// Where `--out` points to.
+fn target(out: Option<&Path>, types: usize) -> Result<Target, Failure> {
+    let Some(out) = out else { return Ok(Target::Directory(PathBuf::new())) };
+    let text = out.as_os_str().to_string_lossy();
+    if text.is_empty() {
+        return Err(Failure::new("--out is empty"));
+    }
+    if out.is_dir() || text.ends_with(std::path::is_separator) {
+        return Ok(Target::Directory(out.to_owned()));
+    }
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    if types > 1 && !["{ftype}", "{FTYPE}", "{outtype}", "{OUTTYPE}"].iter().any(|place| name.contains(place)) {
+        let stem = Path::new(&*name).file_stem().unwrap_or_default().to_string_lossy();
+        let example = out.with_file_name(format!("{stem}-{{ftype}}.gguf"));
+        let message = format!("--out {} names one file, {types} types are to be written", out.display());
+        return Err(Failure::new(message).hint(format!("name a directory, or --out '{}'", example.display())));
+    }
+    Ok(Target::File(out.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_is_a_directory_where_it_looks_like_one() {
+        let directory = |out: &str| matches!(target(Some(Path::new(out)), 2), Ok(Target::Directory(path)) if path == Path::new(out));
+        assert!(directory("/") && directory(".") && directory("missing/"));
+        assert!(matches!(target(None, 2), Ok(Target::Directory(path)) if path == Path::new("")));
+    }
+
+    #[test]
+    fn several_types_need_several_names() {
+        assert!(matches!(target(Some(Path::new("a.gguf")), 1), Ok(Target::File(_))));
+        assert!(matches!(target(Some(Path::new("a-{ftype}.gguf")), 2), Ok(Target::File(_))));
+        let failure = target(Some(Path::new("x/a.gguf")), 2).unwrap_err();
+        assert!(matches!(failure, Failure::Error { hint: Some(hint), .. } if hint.contains("x/a-{ftype}.gguf")));
+    }
+}

@@ -1,0 +1,99 @@
+//! What SOURCE is, before anything is read.
+
+use crate::failure::Failure;
+use crate::units;
+use std::io;
+use std::path::Path;
+
+/// A metadata file is written by hand.
+const METADATA_FILE_BYTES: u64 = 64 << 20;
+
+/// Refuse what is no directory, and say what to do.
+pub fn check(source: &Path) -> Result<(), Failure> {
+    let shown = source.display();
+    match std::fs::metadata(source) {
+        Ok(metadata) if metadata.is_dir() => in_cache(source).map_or(Ok(()), Err),
+        Ok(_) => {
+            let failure = Failure::new(format!("{shown} is a file; convert takes a model's directory"));
+            Err(match source.extension().and_then(|e| e.to_str()) {
+                Some("gguf") => failure.hint("it is a GGUF file already; `ggufsmith inspect` shows what it holds"),
+                Some("safetensors" | "json") => {
+                    let directory = source.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                    failure.hint(format!("name the directory it lies in: {}", directory.display()))
+                }
+                _ => failure,
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(source)),
+        Err(error) => Err(Failure::from(io::Error::new(error.kind(), format!("{shown}: {error}")))),
+    }
+}
+
+/// A repository's folder of the Hub cache, `models--org--name`, holds the model one level deeper.
+fn in_cache(source: &Path) -> Option<Failure> {
+    if source.join("config.json").exists() {
+        return None;
+    }
+    let mut snapshots: Vec<_> = std::fs::read_dir(source.join("snapshots")).ok()?.flatten().map(|entry| entry.path()).collect();
+    snapshots.sort();
+    let failure = Failure::new(format!("{} is a repository's folder of the Hub cache, not a model's directory", source.display()));
+    let names: Vec<String> = snapshots.iter().map(|path| path.display().to_string()).collect();
+    Some(failure.hint(match names.as_slice() {
+        [] => "it holds no snapshot; download the model anew".to_owned(),
+        names => format!("name a snapshot with --model-name NAME, since its directory is called by a hash: {}", names.join(" or ")),
+    }))
+}
+
+/// The content of `--metadata FILE`.
+pub fn metadata_file(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
+    let shown = path.display();
+    let refuse = |what: &dyn std::fmt::Display| Failure::new(format!("--metadata {shown}: {what}"));
+    let size = std::fs::metadata(path).map_err(|e| refuse(&e))?;
+    if !size.is_file() || size.len() > METADATA_FILE_BYTES {
+        return Err(refuse(&format_args!("no file of at most {}", units::bytes(METADATA_FILE_BYTES))));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| refuse(&e))?;
+    match serde_json::from_str(&text) {
+        Ok(serde_json::Value::Object(map)) => Ok(map),
+        Ok(_) => Err(refuse(&"no JSON object").hint(r#"write keys and values: {"general.name": "My model"}"#)),
+        Err(error) => Err(refuse(&format_args!("not JSON: {error}"))),
+    }
+}
+
+fn missing(source: &Path) -> Failure {
+    let Some((repository, revision)) = source.to_str().and_then(repository_id) else {
+        return Failure::new(format!("there is no directory {}", source.display()));
+    };
+    let name = repository.rsplit('/').next().unwrap_or(repository);
+    let revision = revision.map(|r| format!(" --revision {r}")).unwrap_or_default();
+    Failure::new(format!("there is no directory {}, and downloading from the Hugging Face Hub is not supported yet", source.display()))
+        .hint(format!("`hf download {repository}{revision} --local-dir {name}`, then `ggufsmith convert {name}`"))
+}
+
+/// `org/name` or `org/name@revision`, as the Hub spells them.
+fn repository_id(text: &str) -> Option<(&str, Option<&str>)> {
+    let (id, revision) = match text.split_once('@') {
+        Some((id, revision)) => (id, Some(revision)),
+        None => (text, None),
+    };
+    let (organization, name) = id.split_once('/')?;
+    let plain = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    (plain(organization) && plain(name) && revision.is_none_or(|revision| revision.split('/').all(plain))).then_some((id, revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repository_ids_are_told_from_paths() {
+        assert_eq!(repository_id("HuggingFaceTB/SmolLM2-135M"), Some(("HuggingFaceTB/SmolLM2-135M", None)));
+        assert_eq!(repository_id("a/b@refs/pr/1"), Some(("a/b", Some("refs/pr/1"))));
+        for path in ["./model", "../a", "/a/b", "a/b/c", "model", "a/", "a/b c", "a/$(b)"] {
+            assert_eq!(repository_id(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What a finished conversion says.
+
+use crate::output::{self, printable};
+use crate::units;
+use ggufsmith_convert::pipeline::Nonfinite;
+use ggufsmith_convert::plan::plain_format;
+use ggufsmith_convert::{Conversion, Finished};
+use serde::Serialize;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the parts of a run took.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Headers, config, tokenizer, plan.
+    pub prepare: Duration,
+    /// Reading, encoding and handing to the system.
+    pub convert: Duration,
+    /// All of it, with flushing to disk.
+    pub total: Duration,
+}
+
+/// A run, for people and as JSON.
+#[derive(Debug, Serialize)]
+pub struct Summary<'a> {
+    source: &'a Path,
+    architecture: &'a str,
+    parameters: u64,
+    outputs: Vec<Output<'a>>,
+    source_bytes: u64,
+    seconds: Seconds,
+    /// Source bytes per nanosecond of the conversion, without flushing to disk.
+    source_gb_per_second: f64,
+    workers: Vec<Workers>,
+    pre_tokenizer: PreTokenizer<'a>,
+    nonfinite: Vec<Overflow<'a>>,
+    dropped: Vec<Dropped<'a>>,
+    warnings: &'a [String],
+    #[serde(skip)]
+    times: Times,
+}
+
+#[derive(Debug, Serialize)]
+struct Seconds {
+    prepare: f64,
+    convert: f64,
+    flush: f64,
+    total: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Output<'a> {
+    #[serde(rename = "type")]
+    type_name: &'a str,
+    via: Option<&'a str>,
+    bytes: u64,
+    bits_per_weight: f64,
+    files: Vec<File<'a>>,
+    manifest: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct File<'a> {
+    path: &'a Path,
+    bytes: u64,
+    sha256: &'a str,
+}
+
+/// Workers of one kind.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Workers {
+    name: String,
+    threads: usize,
+    source_bytes: u64,
+}
+
+/// Weights that are not finite.
+#[derive(Debug, Serialize)]
+struct Overflow<'a> {
+    tensor: &'a str,
+    /// The type in which finite weights became infinite; none where the source itself is not finite.
+    #[serde(rename = "type")]
+    type_name: Option<&'a str>,
+    count: u64,
+}
+
+/// A source tensor that no output holds.
+#[derive(Debug, Serialize)]
+pub struct Dropped<'a> {
+    pub tensor: &'a str,
+    pub reason: &'a str,
+}
+
+/// The pre-tokenizer's name and how it was found.
+#[derive(Debug, Serialize)]
+pub struct PreTokenizer<'a> {
+    tokenizer: &'a str,
+    name: &'a str,
+    found: String,
+}
+
+impl<'a> PreTokenizer<'a> {
+    /// Of the model that is converted.
+    pub fn of(conversion: &'a Conversion) -> Self {
+        let tokenizer = &conversion.tokenizer;
+        PreTokenizer { tokenizer: tokenizer.model, name: &tokenizer.pre, found: tokenizer.pre_source.to_string() }
+    }
+}
+
+impl fmt::Display for PreTokenizer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tokenizer: {}, pre-tokenizer {} ({})", self.tokenizer, self.name, self.found)
+    }
+}
+
+/// The source tensors that no output holds.
+pub fn dropped(conversion: &Conversion) -> Vec<Dropped<'_>> {
+    conversion.model.dropped.iter().map(|(tensor, reason)| Dropped { tensor, reason }).collect()
+}
+
+impl<'a> Summary<'a> {
+    /// What `conversion` came to; `manifest` says whether manifests were written.
+    pub fn new(conversion: &'a Conversion, finished: &'a Finished, times: Times, manifest: bool) -> Self {
+        let plan = &conversion.plan;
+        let mut files = finished.files.iter();
+        let outputs = plan.outputs.iter().map(|output| {
+            let files = files.by_ref().take(output.files.len());
+            let first = output.files.first().filter(|_| manifest);
+            Output {
+                type_name: output.file_type.name(),
+                via: output.via.map(|words| plain_format(words).name),
+                bytes: output.bytes(),
+                bits_per_weight: output.bits_per_weight(plan.elems()),
+                files: files.map(|f| File { path: &f.path, bytes: f.bytes, sha256: &f.sha256 }).collect(),
+                manifest: first.map(|file| format!("{}.manifest.json", file.path.display())),
+            }
+        });
+        let outputs = outputs.collect();
+        let nonfinite = |n: &'a Nonfinite| Overflow { tensor: &n.tensor, type_name: n.format, count: n.count };
+        let flush = times.total.saturating_sub(times.prepare + times.convert);
+        let source_bytes = plan.source_bytes();
+        Summary {
+            source: conversion.dir().path(),
+            architecture: conversion.model.arch,
+            parameters: plan.elems(),
+            outputs,
+            source_bytes,
+            seconds: Seconds {
+                prepare: times.prepare.as_secs_f64(),
+                convert: times.convert.as_secs_f64(),
+                flush: flush.as_secs_f64(),
+                total: times.total.as_secs_f64(),
+            },
+            source_gb_per_second: source_bytes as f64 / 1e9 / times.convert.as_secs_f64().max(1e-9),
+            workers: by_kind(&finished.report.shares),
+            pre_tokenizer: PreTokenizer::of(conversion),
+            nonfinite: finished.report.nonfinite.iter().map(nonfinite).collect(),
+            dropped: dropped(conversion),
+            warnings: &conversion.warnings,
+            times,
+        }
+    }
+
+    /// Tell it on standard error.
+    pub fn print(&self) {
+        for overflow in &self.nonfinite {
+            output::warning(&overflow.to_string());
+        }
+        output::note(self.to_string().trim_end());
+    }
+}
+
+/// Workers of the same name together, in the order of their first one.
+fn by_kind(shares: &[(String, u64)]) -> Vec<Workers> {
+    let mut kinds: Vec<Workers> = Vec::new();
+    for (name, bytes) in shares {
+        match kinds.iter_mut().find(|kind| kind.name == *name) {
+            Some(kind) => {
+                kind.threads += 1;
+                kind.source_bytes += bytes;
+            }
+            None => kinds.push(Workers { name: name.clone(), threads: 1, source_bytes: *bytes }),
+        }
+    }
+    kinds
+}
+
+impl fmt::Display for Overflow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tensor, count) = (printable(self.tensor), units::grouped(self.count));
+        match self.type_name {
+            None => write!(f, "tensor {tensor}: {count} weights of the source are NaN or infinite"),
+            Some(name) => write!(f, "tensor {tensor}: {count} finite weights became infinite in {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for output in &self.outputs {
+            let (name, bits) = (output.type_name, output.bits_per_weight);
+            writeln!(f, "{name}: {}, {bits:.2} bits per weight", units::bytes(output.bytes))?;
+            for file in &output.files {
+                writeln!(f, "  {}", printable(&file.path.to_string_lossy()))?;
+                writeln!(f, "  sha256 {}", file.sha256)?;
+            }
+        }
+        writeln!(f, "{}", self.pre_tokenizer)?;
+        match self.dropped.as_slice() {
+            [] => {}
+            [one] => writeln!(f, "not converted: {} ({})", printable(one.tensor), one.reason)?,
+            [first, ..] => {
+                let count = units::plural(self.dropped.len(), "source tensor");
+                writeln!(f, "not converted: {count}, such as {} ({})", printable(first.tensor), first.reason)?;
+            }
+        }
+        if self.workers.len() > 1 {
+            let all = self.source_bytes.max(1) as f64;
+            let share = |kind: &Workers| format!("{} {:.0} %", printable(&kind.name), kind.source_bytes as f64 * 100.0 / all);
+            writeln!(f, "shares: {}", self.workers.iter().map(share).collect::<Vec<_>>().join(", "))?;
+        }
+        let (source, rate) = (units::bytes(self.source_bytes), units::rate(self.source_bytes, self.times.convert));
+        let total = units::duration(self.times.total);
+        writeln!(f, "{total}: {source} of source at {rate}, {:.2} s flushing to disk", self.seconds.flush)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_summed_by_kind() {
+        let shares = [("cpu".to_owned(), 3), ("gpu".to_owned(), 5), ("cpu".to_owned(), 4)];
+        let kind = |name: &str, threads, source_bytes| Workers { name: name.into(), threads, source_bytes };
+        assert_eq!(by_kind(&shares), [kind("cpu", 2, 7), kind("gpu", 1, 5)]);
+    }
+}

@@ -1,0 +1,37 @@
+//! One file per command; a command is one line of [`commands!`].
+
+use crate::failure::Failure;
+use clap::Subcommand;
+
+macro_rules! commands {
+    ($($variant:ident: $module:ident),* $(,)?) => {
+        $(mod $module;)*
+
+        /// What to do.
+        #[derive(Debug, Subcommand)]
+        pub enum Command {
+            $(#[allow(missing_docs)] $variant(Box<$module::Arguments>),)*
+        }
+
+        impl Command {
+            /// Whether standard output is to hold JSON.
+            pub fn json(&self) -> bool {
+                match self { $(Command::$variant(arguments) => arguments.json,)* }
+            }
+
+            /// Do it.
+            ///
+            /// # Errors
+            /// [`Failure`].
+            pub fn run(self) -> Result<(), Failure> {
+                match self { $(Command::$variant(arguments) => arguments.run(),)* }
+            }
+        }
+    };
+}
+
+commands! {
+    Convert: convert,
+    Inspect: inspect,
+    List: list,
+}

@@ -1,0 +1,67 @@
+//! Names that users type: file types, and what they may have meant.
+
+use ggufsmith_arch::nearest;
+use ggufsmith_convert::recipe::{self, FileType};
+
+/// Every name that `llama-quantize` takes, so that one which cannot be written yet is not called unknown.
+const LLAMA_CPP_TYPES: &str = include_str!("llama-cpp-types.txt");
+
+/// A name that is no file type which can be written.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum TypeNameError {
+    /// `llama-quantize` knows it.
+    #[error("llama.cpp has this type, ggufsmith cannot write it yet; it writes {0}")]
+    NotYet(String),
+    /// `convert_hf_to_gguf.py --outtype auto`.
+    #[error("what `auto` would choose depends on the source; name the type: {0}")]
+    Auto(String),
+    /// Nobody knows it.
+    #[error("no such type{0}; there are {1}")]
+    Unknown(String, String),
+}
+
+/// The file type of a name in any case.
+///
+/// # Errors
+/// [`TypeNameError`], which offers the nearest names.
+pub fn file_type(name: &str) -> Result<&'static FileType, TypeNameError> {
+    if let Some(file_type) = recipe::by_name(name) {
+        return Ok(file_type);
+    }
+    let names: Vec<&str> = recipe::RECIPES.iter().map(FileType::name).collect();
+    if name.eq_ignore_ascii_case("auto") {
+        return Err(TypeNameError::Auto(names.join(", ")));
+    }
+    if LLAMA_CPP_TYPES.lines().any(|known| known.eq_ignore_ascii_case(name)) {
+        return Err(TypeNameError::NotYet(names.join(", ")));
+    }
+    let near = nearest(name, names.iter().copied());
+    let offer = if near.is_empty() { String::new() } else { format!(" (did you mean {}?)", near.join(" or ")) };
+    Err(TypeNameError::Unknown(offer, names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_recipe_is_found_in_any_case() {
+        for recipe in recipe::RECIPES {
+            assert_eq!(file_type(&recipe.name().to_lowercase()).unwrap().name(), recipe.name());
+            assert!(LLAMA_CPP_TYPES.lines().any(|line| line == recipe.name()), "{} is not llama-quantize's", recipe.name());
+        }
+    }
+
+    #[test]
+    fn errors_tell_apart_what_is_missing_and_what_is_wrong() {
+        for name in LLAMA_CPP_TYPES.lines().filter(|name| recipe::by_name(name).is_none()) {
+            assert!(matches!(file_type(name), Err(TypeNameError::NotYet(_))), "{name}");
+        }
+        let offers_all = |offer: &str| recipe::RECIPES.iter().all(|r| offer.contains(r.name()));
+        assert!(matches!(file_type("xyzzy"), Err(TypeNameError::Unknown(near, offer)) if near.is_empty() && offers_all(&offer)));
+        let meant = recipe::RECIPES.iter().map(FileType::name).find(|name| name.contains('_')).unwrap();
+        let near = file_type(&meant.replace('_', "")).unwrap_err();
+        assert!(matches!(&near, TypeNameError::Unknown(near, _) if near.contains(meant)), "{near}");
+        assert!(matches!(file_type("AUTO"), Err(TypeNameError::Auto(offer)) if offers_all(&offer)));
+    }
+}
