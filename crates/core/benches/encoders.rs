@@ -1,6 +1,6 @@
 //! Encoders beside memcpy: GB/s of source words read, one thread, best of many interleaved passes.
 //!
-//! `cargo bench -p ggufsmith-core [-- [FILTER] [--level baseline|avx2|avx512] [--textbook]]`; FILTER is part of `FORMAT/WORDS`, e.g. `/BF16`.
+//! `cargo bench -p ggufsmith-core [-- [FILTER] [--level baseline|avx2|avx512] [--textbook] [--importance]]`; FILTER is part of `FORMAT/WORDS`, e.g. `/BF16`.
 #![allow(clippy::print_stdout)]
 
 use ggufsmith_core::blocks::simd::Level;
@@ -38,12 +38,13 @@ fn seconds(f: &mut dyn FnMut()) -> f64 {
 }
 
 fn main() {
-    let (mut filter, mut level, mut textbook) = (String::new(), None, false);
+    let (mut filter, mut level, mut textbook, mut importance) = (String::new(), None, false, None);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--bench" => {}
             "--textbook" => textbook = true,
+            "--importance" => importance = Some(vec![1.0; COLS]),
             "--level" => {
                 let name = args.next().unwrap_or_default();
                 level = Level::available().into_iter().find(|l| format!("{l:?}").to_lowercase() == name);
@@ -70,7 +71,7 @@ fn main() {
                 memcpy = memcpy.min(seconds(&mut || black_box(&mut copy).copy_from_slice(black_box(&bytes))));
                 for (level, best) in levels.iter().zip(&mut best) {
                     let run = if textbook { encoder.textbook } else { encoder.fast };
-                    let time = level.limit(|| seconds(&mut || run(black_box(rows), None, black_box(&mut out))));
+                    let time = level.limit(|| seconds(&mut || run(black_box(rows), importance.as_deref(), black_box(&mut out))));
                     *best = best.min(time);
                 }
             }

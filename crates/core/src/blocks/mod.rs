@@ -1,10 +1,12 @@
 //! What the block formats share: loops over blocks, and conversions that round as ggml's do on x86-64.
 
 pub(crate) mod affine;
+pub(crate) mod lanes;
 pub(crate) mod round;
 pub(crate) mod search;
 pub mod simd;
 pub(crate) mod symmetric;
+pub(crate) mod weighted;
 pub(crate) mod words;
 
 use crate::encoder::{Rows, Words};
@@ -76,22 +78,6 @@ impl<B: Block<LEN, BYTES>, W: Word, const LEN: usize, const BYTES: usize> Kernel
     }
 }
 
-/// Write every block from its values and their weights ([`search::weigh`]).
-pub(crate) fn weighted<const LEN: usize, const BYTES: usize>(
-    rows: Rows<'_>,
-    importance: &[f32],
-    out: &mut [u8],
-    encode: impl Fn(&[f32; LEN], &[f32; LEN], &mut [u8; BYTES]),
-) {
-    each_row(rows, out, |row, out| {
-        let mean_square = search::mean_square(row);
-        let inputs = row.as_chunks::<LEN>().0.iter().zip(importance.as_chunks::<LEN>().0);
-        for ((values, importance), out) in inputs.zip(out.as_chunks_mut::<BYTES>().0) {
-            encode(values, &search::weigh(values, importance, mean_square), out);
-        }
-    });
-}
-
 /// Two codes of 4 bits per byte, as ggml's 32-element types hold them: element `j` low, element `j + 16` high.
 #[inline(always)]
 pub(crate) fn nibbles(codes: &[u8; 32]) -> [u8; 16] {
@@ -102,19 +88,23 @@ pub(crate) fn nibbles(codes: &[u8; 32]) -> [u8; 16] {
     bytes
 }
 
-/// Bit 4 of each code: element `j` in bit `j`.
-#[inline(always)]
-pub(crate) fn fifth_bits(codes: &[u8; 32]) -> u32 {
-    let eight = |at: usize| {
-        let bytes: [u8; 8] = std::array::from_fn(|i| codes[at + i]);
-        // One bit per byte; the product moves byte `i`'s to bit `56 + i`.
-        let bits = u64::from_le_bytes(bytes) >> 4 & 0x0101_0101_0101_0101;
-        (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
-    };
-    eight(0) | eight(8) << 8 | eight(16) << 16 | eight(24) << 24
+/// Write one element per word with `convert`, compiled for the machine that runs it.
+pub(crate) fn each_word<W: Word, const BYTES: usize>(bytes: &[u8], out: &mut [u8], convert: impl Fn(W::Bytes) -> [u8; BYTES]) {
+    struct EachWord<'a, B, F, const BYTES: usize>(&'a [B], &'a mut [[u8; BYTES]], F);
+
+    impl<B: Copy, F: Fn(B) -> [u8; BYTES], const BYTES: usize> Kernel for EachWord<'_, B, F, BYTES> {
+        #[inline(always)]
+        fn run<I: Isa>(self, _isa: I) {
+            for (word, out) in self.0.iter().zip(self.1) {
+                *out = self.2(*word);
+            }
+        }
+    }
+    simd::dispatch(EachWord(W::split(bytes), out.as_chunks_mut().0, convert));
 }
 
 /// Widen each row to F32 and hand it to `encode` with its part of the output.
+#[inline(always)]
 pub(crate) fn each_row(rows: Rows<'_>, out: &mut [u8], mut encode: impl FnMut(&[f32], &mut [u8])) {
     fn widen<W: Word>(bytes: &[u8], values: &mut Vec<f32>) {
         values.clear();

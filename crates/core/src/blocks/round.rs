@@ -16,6 +16,12 @@ pub(crate) fn scale_to_f16(value: f32) -> u16 {
     if value.is_nan() { (value.to_bits() >> 16) as u16 & 0x8000 | 0x7e00 } else { float::f32_to_f16(value) }
 }
 
+/// A scale or minimum that was searched for: as [`scale_to_f16`], but every NaN becomes 0xfe00. It comes from sums that overflowed,
+/// and such a NaN is negative on x86-64 and positive elsewhere.
+pub(crate) fn searched_to_f16(value: f32) -> u16 {
+    if value.is_nan() { 0xfe00 } else { float::f32_to_f16(value) }
+}
+
 /// The largest float below one half. Adding it and rounding toward zero rounds half away from zero, as `roundf` does; adding one
 /// half would carry 0.49999997 to 1.
 pub(crate) const BELOW_HALF: f32 = 0.499_999_97;

@@ -122,15 +122,15 @@ pub(crate) fn make_qkx3_quants(nmax: i32, values: &[f32], weights: &[f32], codes
     (scale, min)
 }
 
-/// Importance of each value of a block: the matrix's entry times the root of the row's mean square plus the value's square.
+/// What a value's error counts: its importance times the root of its row's mean square plus its own square.
 #[inline(always)]
-pub(crate) fn weigh<const LEN: usize>(values: &[f32; LEN], importance: &[f32; LEN], mean_square: f32) -> [f32; LEN] {
-    std::array::from_fn(|i| importance[i] * (mean_square + values[i] * values[i]).sqrt())
+pub(crate) fn weight(value: f32, importance: f32, mean_square: f32) -> f32 {
+    importance * (mean_square + value * value).sqrt()
 }
 
 /// A row's mean square, summed in order.
-pub(crate) fn mean_square(row: &[f32]) -> f32 {
-    row.iter().fold(0f32, |sum, value| sum + value * value) / row.len() as f32
+pub(crate) fn mean_square(values: impl Iterator<Item = f32>, cols: usize) -> f32 {
+    values.fold(0f32, |sum, value| sum + value * value) / cols as f32
 }
 
 #[cfg(test)]

@@ -56,8 +56,12 @@ impl Level {
 
 /// Operations on 32 lanes that need their own instructions to be fast.
 pub(crate) trait Isa: Copy {
-    /// Toward zero, each value to a byte (two's complement). Values lie in -128.99 to 127.99; what becomes of others is unspecified.
-    fn truncate(self, values: &[f32; 32]) -> [u8; 32];
+    /// Toward zero, each value to a byte (two's complement), then at most `TOP` unless that is 255.
+    /// Values lie in -128.99 to 127.99; what becomes of others is unspecified.
+    fn truncate<const TOP: u8>(self, values: &[f32; 32]) -> [u8; 32];
+
+    /// Bit 4 of each byte: byte `j`'s in bit `j`.
+    fn fifth_bits(self, bytes: &[u8; 32]) -> u32;
 }
 
 /// Work that is compiled for every instruction set.
@@ -108,8 +112,19 @@ pub(crate) struct Portable;
 
 impl Isa for Portable {
     #[inline(always)]
-    fn truncate(self, values: &[f32; 32]) -> [u8; 32] {
-        values.map(|value| value as i32 as u8)
+    fn truncate<const TOP: u8>(self, values: &[f32; 32]) -> [u8; 32] {
+        super::words::map(values, |value| (value as i32 as u8).min(TOP))
+    }
+
+    #[inline(always)]
+    fn fifth_bits(self, bytes: &[u8; 32]) -> u32 {
+        let mut bits = 0;
+        for (at, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
+            // One bit per byte; the product moves byte `i`'s to bit `56 + i`.
+            let spread = u64::from_le_bytes(*eight) >> 4 & 0x0101_0101_0101_0101;
+            bits |= ((spread.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32) << (8 * at);
+        }
+        bits
     }
 }
 
@@ -118,41 +133,63 @@ mod x86 {
     use super::Isa;
     use pulp::cast;
     use pulp::x86::{V1, V3, V4};
-    use std::arch::x86_64::{__m128, __m256, __m512};
+    use std::arch::x86_64::{__m128, __m128i, __m256, __m512};
 
     // No closures here: each would be a function of its own, without the instructions.
 
     impl Isa for V1 {
         #[inline(always)]
-        fn truncate(self, values: &[f32; 32]) -> [u8; 32] {
+        fn truncate<const TOP: u8>(self, values: &[f32; 32]) -> [u8; 32] {
             let v: [__m128; 8] = cast(*values);
             let ab = self.sse2._mm_packs_epi32(self.sse2._mm_cvttps_epi32(v[0]), self.sse2._mm_cvttps_epi32(v[1]));
             let cd = self.sse2._mm_packs_epi32(self.sse2._mm_cvttps_epi32(v[2]), self.sse2._mm_cvttps_epi32(v[3]));
             let ef = self.sse2._mm_packs_epi32(self.sse2._mm_cvttps_epi32(v[4]), self.sse2._mm_cvttps_epi32(v[5]));
             let gh = self.sse2._mm_packs_epi32(self.sse2._mm_cvttps_epi32(v[6]), self.sse2._mm_cvttps_epi32(v[7]));
-            cast([self.sse2._mm_packs_epi16(ab, cd), self.sse2._mm_packs_epi16(ef, gh)])
+            let (low, high) = (self.sse2._mm_packs_epi16(ab, cd), self.sse2._mm_packs_epi16(ef, gh));
+            let top = self.sse2._mm_set1_epi8(TOP as i8);
+            cast([self.sse2._mm_min_epu8(low, top), self.sse2._mm_min_epu8(high, top)])
+        }
+
+        #[inline(always)]
+        fn fifth_bits(self, bytes: &[u8; 32]) -> u32 {
+            let v: [__m128i; 2] = cast(*bytes);
+            let low = self.sse2._mm_movemask_epi8(self.sse2._mm_slli_epi16::<3>(v[0]));
+            let high = self.sse2._mm_movemask_epi8(self.sse2._mm_slli_epi16::<3>(v[1]));
+            low as u32 | (high as u32) << 16
         }
     }
 
     impl Isa for V3 {
         #[inline(always)]
-        fn truncate(self, values: &[f32; 32]) -> [u8; 32] {
+        fn truncate<const TOP: u8>(self, values: &[f32; 32]) -> [u8; 32] {
             let v: [__m256; 4] = cast(*values);
             let ab = self.avx2._mm256_packs_epi32(self.avx._mm256_cvttps_epi32(v[0]), self.avx._mm256_cvttps_epi32(v[1]));
             let cd = self.avx2._mm256_packs_epi32(self.avx._mm256_cvttps_epi32(v[2]), self.avx._mm256_cvttps_epi32(v[3]));
             // Packing works within halves of 128 bits: put the groups of four bytes into order.
             let packed = self.avx2._mm256_packs_epi16(ab, cd);
-            cast(self.avx2._mm256_permutevar8x32_epi32(packed, cast([0i32, 4, 1, 5, 2, 6, 3, 7])))
+            let ordered = self.avx2._mm256_permutevar8x32_epi32(packed, cast([0i32, 4, 1, 5, 2, 6, 3, 7]));
+            cast(self.avx2._mm256_min_epu8(ordered, self.avx._mm256_set1_epi8(TOP as i8)))
+        }
+
+        #[inline(always)]
+        fn fifth_bits(self, bytes: &[u8; 32]) -> u32 {
+            self.avx2._mm256_movemask_epi8(self.avx2._mm256_slli_epi16::<3>(cast(*bytes))) as u32
         }
     }
 
     impl Isa for V4 {
         #[inline(always)]
-        fn truncate(self, values: &[f32; 32]) -> [u8; 32] {
+        fn truncate<const TOP: u8>(self, values: &[f32; 32]) -> [u8; 32] {
             let v: [__m512; 2] = cast(*values);
             let low = self.avx512f._mm512_cvtepi32_epi8(self.avx512f._mm512_cvttps_epi32(v[0]));
             let high = self.avx512f._mm512_cvtepi32_epi8(self.avx512f._mm512_cvttps_epi32(v[1]));
-            cast([low, high])
+            let top = self.sse2._mm_set1_epi8(TOP as i8);
+            cast([self.sse2._mm_min_epu8(low, top), self.sse2._mm_min_epu8(high, top)])
+        }
+
+        #[inline(always)]
+        fn fifth_bits(self, bytes: &[u8; 32]) -> u32 {
+            self.avx2._mm256_movemask_epi8(self.avx2._mm256_slli_epi16::<3>(cast(*bytes))) as u32
         }
     }
 }
@@ -162,16 +199,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_level_truncates_alike() {
+    fn every_level_computes_alike() {
         struct Check;
         impl Kernel for Check {
             fn run<I: Isa>(self, isa: I) {
                 for step in 0..8000 {
                     let values = std::array::from_fn(|lane| (step * 32 + lane) as f32 / 1000.0 - 128.0);
-                    assert_eq!(isa.truncate(&values), Portable.truncate(&values));
+                    let bytes = isa.truncate::<255>(&values);
+                    assert_eq!(bytes, values.map(|value| value as i8 as u8));
+                    assert_eq!(isa.truncate::<31>(&values), bytes.map(|byte| byte.min(31)));
+                    let bits: u32 = (0..32).map(|j| u32::from(bytes[j] >> 4 & 1) << j).sum();
+                    assert_eq!(isa.fifth_bits(&bytes), bits);
                 }
             }
         }
+        Check.run(Portable);
         for level in Level::available() {
             level.limit(|| dispatch(Check));
         }

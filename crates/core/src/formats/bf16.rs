@@ -1,5 +1,10 @@
 //! `BF16`: plain floats.
 
+use crate::blocks::{
+    self,
+    words::Word,
+    words::{F16, F32},
+};
 use crate::encoder::{Encoder, Rows, Words};
 use crate::float;
 use crate::format::Format;
@@ -17,18 +22,9 @@ fn decode(blocks: &[u8], out: &mut [f32]) {
 }
 
 fn encode(rows: Rows<'_>, _importance: Option<&[f32]>, out: &mut [u8]) {
-    let out = out.as_chunks_mut::<2>().0;
     match rows.words {
-        Words::BF16 => out.as_flattened_mut().copy_from_slice(rows.bytes),
-        Words::F32 => {
-            for (to, from) in out.iter_mut().zip(rows.bytes.as_chunks::<4>().0) {
-                *to = float::f32_to_bf16(f32::from_le_bytes(*from)).to_le_bytes();
-            }
-        }
-        Words::F16 => {
-            for (to, from) in out.iter_mut().zip(rows.bytes.as_chunks::<2>().0) {
-                *to = float::f32_to_bf16(float::f16_to_f32(u16::from_le_bytes(*from))).to_le_bytes();
-            }
-        }
+        Words::BF16 => out.copy_from_slice(rows.bytes),
+        Words::F32 => blocks::each_word::<F32, 2>(rows.bytes, out, |word| float::f32_to_bf16(F32::widen(word)).to_le_bytes()),
+        Words::F16 => blocks::each_word::<F16, 2>(rows.bytes, out, |word| float::f32_to_bf16(F16::widen(word)).to_le_bytes()),
     }
 }

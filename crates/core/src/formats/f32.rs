@@ -1,7 +1,11 @@
 //! `F32`: plain floats.
 
+use crate::blocks::{
+    self,
+    words::Word,
+    words::{BF16, F16},
+};
 use crate::encoder::{Encoder, Rows, Words};
-use crate::float;
 use crate::format::Format;
 
 /// ggml's `F32`.
@@ -17,18 +21,9 @@ fn decode(blocks: &[u8], out: &mut [f32]) {
 }
 
 fn encode(rows: Rows<'_>, _importance: Option<&[f32]>, out: &mut [u8]) {
-    let out = out.as_chunks_mut::<4>().0;
     match rows.words {
-        Words::F32 => out.as_flattened_mut().copy_from_slice(rows.bytes),
-        Words::F16 => {
-            for (to, from) in out.iter_mut().zip(rows.bytes.as_chunks::<2>().0) {
-                *to = float::f16_to_f32(u16::from_le_bytes(*from)).to_le_bytes();
-            }
-        }
-        Words::BF16 => {
-            for (to, from) in out.iter_mut().zip(rows.bytes.as_chunks::<2>().0) {
-                *to = float::bf16_to_f32(u16::from_le_bytes(*from)).to_le_bytes();
-            }
-        }
+        Words::F32 => out.copy_from_slice(rows.bytes),
+        Words::F16 => blocks::each_word::<F16, 4>(rows.bytes, out, |word| F16::widen(word).to_le_bytes()),
+        Words::BF16 => blocks::each_word::<BF16, 4>(rows.bytes, out, |word| BF16::widen(word).to_le_bytes()),
     }
 }

@@ -8,7 +8,11 @@
 //! Value: `(q - 8) * d`, with `d` the value of largest magnitude / -8, so that this value's code is 0.
 //! With importance, `d` is searched for.
 
-use crate::blocks::{self, Block, simd::Isa, symmetric, words::Word};
+use crate::blocks::lanes::Lanes;
+use crate::blocks::simd::Isa;
+use crate::blocks::weighted::{self, Weighted};
+use crate::blocks::words::Word;
+use crate::blocks::{self, Block, symmetric};
 use crate::encoder::{Encoder, Rows};
 use crate::float;
 use crate::format::Format;
@@ -29,11 +33,11 @@ pub static ENCODER: Encoder = Encoder {
     needs_importance: false,
     fast: |rows: Rows<'_>, importance, out| match importance {
         None => blocks::fast::<Q4_0, LEN, BYTES>(rows, out),
-        Some(importance) => weighted(rows, importance, out),
+        Some(importance) => weighted::fast::<Q4_0, BYTES>(rows, importance, out),
     },
     textbook: |rows: Rows<'_>, importance, out| match importance {
         None => blocks::textbook::<Q4_0, LEN, BYTES>(rows, out),
-        Some(importance) => weighted(rows, importance, out),
+        Some(importance) => weighted::textbook::<Q4_0, BYTES>(rows, importance, out),
     },
 };
 
@@ -41,17 +45,26 @@ struct Q4_0;
 
 impl Block<LEN, BYTES> for Q4_0 {
     fn textbook(values: &[f32; LEN], out: &mut [u8; BYTES]) {
-        *out = block(symmetric::textbook::<8>(values));
+        *out = block(symmetric::textbook::<15>(values));
     }
 
     #[inline(always)]
     fn fast<I: Isa, W: Word>(isa: I, words: &[W::Bytes; LEN], out: &mut [u8; BYTES]) -> bool {
-        symmetric::fast::<8, I, W>(isa, words).map(|parts| *out = block(parts)).is_some()
+        symmetric::fast::<15, I, W>(isa, words).map(|parts| *out = block(parts)).is_some()
     }
 }
 
-fn weighted(rows: Rows<'_>, importance: &[f32], out: &mut [u8]) {
-    blocks::weighted(rows, importance, out, |values, weights, out| *out = block(symmetric::weighted::<8>(values, weights)));
+impl Weighted<BYTES> for Q4_0 {
+    fn textbook(values: &[f32; LEN], weights: &[f32; LEN]) -> [u8; BYTES] {
+        block(symmetric::weighted::<15>(values, weights))
+    }
+
+    #[inline(always)]
+    fn fast<I: Isa>(_isa: I, values: &[Lanes; LEN], weights: &[Lanes; LEN], out: &mut [[u8; BYTES]]) {
+        for (out, parts) in out.iter_mut().zip(symmetric::weighted_lanes::<15>(values, weights)) {
+            *out = block(parts);
+        }
+    }
 }
 
 #[inline(always)]

@@ -9,7 +9,11 @@
 //! Value: `q * d + m`, with `m` the smallest value and `d` the range / 15.
 //! With importance, both are searched for and `m` is at most 0.
 
-use crate::blocks::{self, Block, affine, simd::Isa, words::Word};
+use crate::blocks::lanes::Lanes;
+use crate::blocks::simd::Isa;
+use crate::blocks::weighted::{self, Weighted};
+use crate::blocks::words::Word;
+use crate::blocks::{self, Block, affine};
 use crate::encoder::{Encoder, Rows};
 use crate::float;
 use crate::format::Format;
@@ -30,11 +34,11 @@ pub static ENCODER: Encoder = Encoder {
     needs_importance: false,
     fast: |rows: Rows<'_>, importance, out| match importance {
         None => blocks::fast::<Q4_1, LEN, BYTES>(rows, out),
-        Some(importance) => weighted(rows, importance, out),
+        Some(importance) => weighted::fast::<Q4_1, BYTES>(rows, importance, out),
     },
     textbook: |rows: Rows<'_>, importance, out| match importance {
         None => blocks::textbook::<Q4_1, LEN, BYTES>(rows, out),
-        Some(importance) => weighted(rows, importance, out),
+        Some(importance) => weighted::textbook::<Q4_1, BYTES>(rows, importance, out),
     },
 };
 
@@ -51,8 +55,17 @@ impl Block<LEN, BYTES> for Q4_1 {
     }
 }
 
-fn weighted(rows: Rows<'_>, importance: &[f32], out: &mut [u8]) {
-    blocks::weighted(rows, importance, out, |values, weights, out| *out = block(affine::weighted::<15>(values, weights)));
+impl Weighted<BYTES> for Q4_1 {
+    fn textbook(values: &[f32; LEN], weights: &[f32; LEN]) -> [u8; BYTES] {
+        block(affine::weighted::<15>(values, weights))
+    }
+
+    #[inline(always)]
+    fn fast<I: Isa>(_isa: I, values: &[Lanes; LEN], weights: &[Lanes; LEN], out: &mut [[u8; BYTES]]) {
+        for (out, parts) in out.iter_mut().zip(affine::weighted_lanes::<15>(values, weights)) {
+            *out = block(parts);
+        }
+    }
 }
 
 #[inline(always)]

@@ -9,7 +9,11 @@
 //! Value: `(q - 16) * d`, with `d` the value of largest magnitude / -16, so that this value's code is 0.
 //! With importance, `d` is searched for.
 
-use crate::blocks::{self, Block, simd::Isa, symmetric, words::Word};
+use crate::blocks::lanes::Lanes;
+use crate::blocks::simd::{Isa, Portable};
+use crate::blocks::weighted::{self, Weighted};
+use crate::blocks::words::Word;
+use crate::blocks::{self, Block, symmetric};
 use crate::encoder::{Encoder, Rows};
 use crate::float;
 use crate::format::Format;
@@ -30,11 +34,11 @@ pub static ENCODER: Encoder = Encoder {
     needs_importance: false,
     fast: |rows: Rows<'_>, importance, out| match importance {
         None => blocks::fast::<Q5_0, LEN, BYTES>(rows, out),
-        Some(importance) => weighted(rows, importance, out),
+        Some(importance) => weighted::fast::<Q5_0, BYTES>(rows, importance, out),
     },
     textbook: |rows: Rows<'_>, importance, out| match importance {
         None => blocks::textbook::<Q5_0, LEN, BYTES>(rows, out),
-        Some(importance) => weighted(rows, importance, out),
+        Some(importance) => weighted::textbook::<Q5_0, BYTES>(rows, importance, out),
     },
 };
 
@@ -42,24 +46,33 @@ struct Q5_0;
 
 impl Block<LEN, BYTES> for Q5_0 {
     fn textbook(values: &[f32; LEN], out: &mut [u8; BYTES]) {
-        *out = block(symmetric::textbook::<16>(values));
+        *out = block(Portable, symmetric::textbook::<31>(values));
     }
 
     #[inline(always)]
     fn fast<I: Isa, W: Word>(isa: I, words: &[W::Bytes; LEN], out: &mut [u8; BYTES]) -> bool {
-        symmetric::fast::<16, I, W>(isa, words).map(|parts| *out = block(parts)).is_some()
+        symmetric::fast::<31, I, W>(isa, words).map(|parts| *out = block(isa, parts)).is_some()
     }
 }
 
-fn weighted(rows: Rows<'_>, importance: &[f32], out: &mut [u8]) {
-    blocks::weighted(rows, importance, out, |values, weights, out| *out = block(symmetric::weighted::<16>(values, weights)));
+impl Weighted<BYTES> for Q5_0 {
+    fn textbook(values: &[f32; LEN], weights: &[f32; LEN]) -> [u8; BYTES] {
+        block(Portable, symmetric::weighted::<31>(values, weights))
+    }
+
+    #[inline(always)]
+    fn fast<I: Isa>(isa: I, values: &[Lanes; LEN], weights: &[Lanes; LEN], out: &mut [[u8; BYTES]]) {
+        for (out, parts) in out.iter_mut().zip(symmetric::weighted_lanes::<31>(values, weights)) {
+            *out = block(isa, parts);
+        }
+    }
 }
 
 #[inline(always)]
-fn block((d, codes): (u16, [u8; LEN])) -> [u8; BYTES] {
+fn block<I: Isa>(isa: I, (d, codes): (u16, [u8; LEN])) -> [u8; BYTES] {
     let mut out = [0; BYTES];
     out[..2].copy_from_slice(&d.to_le_bytes());
-    out[2..6].copy_from_slice(&blocks::fifth_bits(&codes).to_le_bytes());
+    out[2..6].copy_from_slice(&isa.fifth_bits(&codes).to_le_bytes());
     out[6..].copy_from_slice(&blocks::nibbles(&codes));
     out
 }

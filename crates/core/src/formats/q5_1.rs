@@ -10,7 +10,11 @@
 //! Value: `q * d + m`, with `m` the smallest value and `d` the range / 31.
 //! With importance, both are searched for and `m` is at most 0.
 
-use crate::blocks::{self, Block, affine, simd::Isa, words::Word};
+use crate::blocks::lanes::Lanes;
+use crate::blocks::simd::{Isa, Portable};
+use crate::blocks::weighted::{self, Weighted};
+use crate::blocks::words::Word;
+use crate::blocks::{self, Block, affine};
 use crate::encoder::{Encoder, Rows};
 use crate::float;
 use crate::format::Format;
@@ -31,11 +35,11 @@ pub static ENCODER: Encoder = Encoder {
     needs_importance: false,
     fast: |rows: Rows<'_>, importance, out| match importance {
         None => blocks::fast::<Q5_1, LEN, BYTES>(rows, out),
-        Some(importance) => weighted(rows, importance, out),
+        Some(importance) => weighted::fast::<Q5_1, BYTES>(rows, importance, out),
     },
     textbook: |rows: Rows<'_>, importance, out| match importance {
         None => blocks::textbook::<Q5_1, LEN, BYTES>(rows, out),
-        Some(importance) => weighted(rows, importance, out),
+        Some(importance) => weighted::textbook::<Q5_1, BYTES>(rows, importance, out),
     },
 };
 
@@ -43,25 +47,34 @@ struct Q5_1;
 
 impl Block<LEN, BYTES> for Q5_1 {
     fn textbook(values: &[f32; LEN], out: &mut [u8; BYTES]) {
-        *out = block(affine::textbook::<31>(values));
+        *out = block(Portable, affine::textbook::<31>(values));
     }
 
     #[inline(always)]
     fn fast<I: Isa, W: Word>(isa: I, words: &[W::Bytes; LEN], out: &mut [u8; BYTES]) -> bool {
-        affine::fast::<31, I, W>(isa, words).map(|parts| *out = block(parts)).is_some()
+        affine::fast::<31, I, W>(isa, words).map(|parts| *out = block(isa, parts)).is_some()
     }
 }
 
-fn weighted(rows: Rows<'_>, importance: &[f32], out: &mut [u8]) {
-    blocks::weighted(rows, importance, out, |values, weights, out| *out = block(affine::weighted::<31>(values, weights)));
+impl Weighted<BYTES> for Q5_1 {
+    fn textbook(values: &[f32; LEN], weights: &[f32; LEN]) -> [u8; BYTES] {
+        block(Portable, affine::weighted::<31>(values, weights))
+    }
+
+    #[inline(always)]
+    fn fast<I: Isa>(isa: I, values: &[Lanes; LEN], weights: &[Lanes; LEN], out: &mut [[u8; BYTES]]) {
+        for (out, parts) in out.iter_mut().zip(affine::weighted_lanes::<31>(values, weights)) {
+            *out = block(isa, parts);
+        }
+    }
 }
 
 #[inline(always)]
-fn block((d, m, codes): (u16, u16, [u8; LEN])) -> [u8; BYTES] {
+fn block<I: Isa>(isa: I, (d, m, codes): (u16, u16, [u8; LEN])) -> [u8; BYTES] {
     let mut out = [0; BYTES];
     out[..2].copy_from_slice(&d.to_le_bytes());
     out[2..4].copy_from_slice(&m.to_le_bytes());
-    out[4..8].copy_from_slice(&blocks::fifth_bits(&codes).to_le_bytes());
+    out[4..8].copy_from_slice(&isa.fifth_bits(&codes).to_le_bytes());
     out[8..].copy_from_slice(&blocks::nibbles(&codes));
     out
 }

@@ -11,8 +11,11 @@
 //! their lower bits in `ql[l]` low, `ql[l + 32]` low, `ql[l]` high, `ql[l + 32]` high, and their upper bits in `qh[l]`, lowest pair
 //! first. A group's scale is searched for, each value weighted by its square or, if given, its importance.
 
+use crate::blocks::lanes::{self, LANES};
+use crate::blocks::simd::{self, Isa, Kernel};
+use crate::blocks::words::{self, BF16, F16, F32, Word};
 use crate::blocks::{self, round, search};
-use crate::encoder::{Encoder, Rows};
+use crate::encoder::{Encoder, Rows, Words};
 use crate::float;
 use crate::format::Format;
 
@@ -28,31 +31,73 @@ const _: () = assert!(BYTES == LEN / 2 + LEN / 4 + LEN / GROUP + 2);
 pub static FORMAT: Format = Format { ggml_id: 14, name: "Q6_K", block_len: LEN, block_bytes: BYTES, decode };
 
 /// `quantize_q6_K`.
-pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast: encode, textbook: encode };
+pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast, textbook };
 
-fn encode(rows: Rows<'_>, importance: Option<&[f32]>, out: &mut [u8]) {
+/// Largest code plus one half of the range.
+const NMAX: i32 = 32;
+
+fn textbook(rows: Rows<'_>, importance: Option<&[f32]>, out: &mut [u8]) {
     blocks::each_row(rows, out, |row, out| {
         let blocks = row.as_chunks::<LEN>().0.iter().zip(out.as_chunks_mut::<BYTES>().0);
-        for (index, (values, out)) in blocks.enumerate() {
-            let weights = importance.map(|importance| &importance[index * LEN..(index + 1) * LEN]);
-            *out = encode_block(values, weights);
+        for (at, (values, out)) in blocks.enumerate() {
+            let mut codes = [0u8; LEN];
+            let mut scales = [0f32; LEN / GROUP];
+            for (group, scale) in scales.iter_mut().enumerate() {
+                let range = group * GROUP..(group + 1) * GROUP;
+                let weights = importance.map(|importance| &importance[at * LEN..][range.clone()]);
+                *scale = search::make_qx_quants(NMAX, &values[range.clone()], weights, &mut codes[range]);
+            }
+            *out = block(values, scales, |i| codes[i]);
         }
     });
 }
 
-fn encode_block(values: &[f32; LEN], weights: Option<&[f32]>) -> [u8; BYTES] {
-    let mut codes = [0u8; LEN];
-    let mut scales = [0f32; LEN / GROUP];
-    for (group, scale) in scales.iter_mut().enumerate() {
-        let range = group * GROUP..(group + 1) * GROUP;
-        let weights = weights.map(|weights| &weights[range.clone()]);
-        *scale = search::make_qx_quants(32, &values[range.clone()], weights, &mut codes[range]);
+fn fast(rows: Rows<'_>, importance: Option<&[f32]>, out: &mut [u8]) {
+    match rows.words {
+        Words::F32 => simd::dispatch(Blocks::<F32>::new(rows, importance, out)),
+        Words::F16 => simd::dispatch(Blocks::<F16>::new(rows, importance, out)),
+        Words::BF16 => simd::dispatch(Blocks::<BF16>::new(rows, importance, out)),
     }
-    finish(values, scales, &mut codes)
 }
 
-/// Write a block whose groups' scales and codes have been searched for.
-fn finish(values: &[f32; LEN], scales: [f32; LEN / GROUP], codes: &mut [u8; LEN]) -> [u8; BYTES] {
+struct Blocks<'a, W: Word> {
+    words: &'a [[W::Bytes; LEN]],
+    importance: Option<&'a [[f32; LEN]]>,
+    out: &'a mut [[u8; BYTES]],
+}
+
+impl<'a, W: Word> Blocks<'a, W> {
+    fn new(rows: Rows<'a>, importance: Option<&'a [f32]>, out: &'a mut [u8]) -> Self {
+        let importance = importance.map(|importance| importance.as_chunks().0);
+        Blocks { words: W::split(rows.bytes).as_chunks().0, importance, out: out.as_chunks_mut().0 }
+    }
+}
+
+impl<W: Word> Kernel for Blocks<'_, W> {
+    #[inline(always)]
+    fn run<I: Isa>(self, _isa: I) {
+        // A block's groups are the lanes of the search.
+        const _: () = assert!(LEN == LANES * GROUP);
+        for (at, (words, out)) in self.words.iter().zip(self.out).enumerate() {
+            let values = words::map(words, W::widen);
+            let weights = match self.importance {
+                None => words::map(&values, |value| value * value),
+                Some(importance) => importance[at % importance.len()],
+            };
+            let (mut x, mut w) = ([[0f32; LANES]; GROUP], [[0f32; LANES]; GROUP]);
+            for i in 0..GROUP {
+                x[i] = lanes::lanes(|j| values[j * GROUP + i]);
+                w[i] = lanes::lanes(|j| weights[j * GROUP + i]);
+            }
+            let found = lanes::make_qx_quants(NMAX, &x, &w);
+            *out = block(&values, found.scale, |i| found.code(NMAX, values[i], i / GROUP));
+        }
+    }
+}
+
+/// A block from its groups' scales. `searched` is the code that the search gave element `i`; it stays where a group's scale becomes 0.
+#[inline(always)]
+fn block(values: &[f32; LEN], scales: [f32; LEN / GROUP], searched: impl Fn(usize) -> u8) -> [u8; BYTES] {
     let mut out = [0; BYTES];
     let (mut max, mut amax) = (0f32, 0f32);
     for scale in scales {
@@ -65,15 +110,14 @@ fn finish(values: &[f32; LEN], scales: [f32; LEN / GROUP], codes: &mut [u8; LEN]
     }
     let iscale = -128.0 / max;
     let d = round::scale_to_f16(1.0 / iscale);
+    let mut codes = [0u8; LEN];
     for (group, scale) in scales.into_iter().enumerate() {
         let quantized = search::nearest_int(iscale * scale).min(127) as i8;
         out[LEN / 2 + LEN / 4 + group] = quantized as u8;
         let d = float::f16_to_f32(d) * f32::from(quantized);
-        if d == 0.0 {
-            continue;
-        }
         for i in group * GROUP..(group + 1) * GROUP {
-            codes[i] = (search::nearest_int(values[i] / d).clamp(-32, 31) + 32) as u8;
+            let code = (search::nearest_int(values[i] / d).max(-NMAX).min(NMAX - 1) + NMAX) as u8;
+            codes[i] = if d == 0.0 { searched(i) } else { code };
         }
     }
     for half in 0..2 {

@@ -50,18 +50,19 @@ impl Block<LEN, BYTES> for Q8_0 {
 
     #[inline(always)]
     fn fast<I: Isa, W: Word>(isa: I, words: &[W::Bytes; LEN], out: &mut [u8; BYTES]) -> bool {
-        let amax = W::magnitude(words);
+        let values = words::map(words, W::widen);
+        let amax = W::magnitude(words, &values);
         if !round::is_ordinary(amax) {
             return false;
         }
         let d = amax / 127.0;
         let id = 1.0 / d;
-        let rounded = words::map(words, |word| {
-            let x = W::widen(word) * id;
+        let rounded = words::map(&values, |value| {
+            let x = value * id;
             x + round::BELOW_HALF.copysign(x)
         });
         out[..2].copy_from_slice(&float::f32_to_f16(d).to_le_bytes());
-        out[2..].copy_from_slice(&isa.truncate(&rounded));
+        out[2..].copy_from_slice(&isa.truncate::<255>(&rounded));
         true
     }
 }

@@ -1,0 +1,179 @@
+//! The searches of [`super::search`] for sixteen blocks at once, one per lane.
+//!
+//! Each lane does the operations of the scalar search in its order, so that its result has the same bits.
+
+use super::search::{ZERO_BELOW, nearest_int};
+
+/// Blocks searched at once.
+pub(crate) const LANES: usize = 16;
+
+/// One number per block.
+pub(crate) type Lanes = [f32; LANES];
+
+/// One number per block from its lane.
+#[inline(always)]
+pub(crate) fn lanes(f: impl Fn(usize) -> f32) -> Lanes {
+    let mut lanes = [0.0; LANES];
+    for (j, lane) in lanes.iter_mut().enumerate() {
+        *lane = f(j);
+    }
+    lanes
+}
+
+/// What [`make_qx_quants`] finds for each block.
+pub(crate) struct Found {
+    /// Its scale.
+    pub scale: Lanes,
+    iscale: Lanes,
+    amax: Lanes,
+}
+
+impl Found {
+    /// The code of a value of block `j`, from 0 to `2 * nmax - 1`.
+    #[inline(always)]
+    pub fn code(&self, nmax: i32, x: f32, j: usize) -> u8 {
+        let code = (nearest_int(self.iscale[j] * x).max(-nmax).min(nmax - 1) + nmax) as u8;
+        if self.amax[j] < ZERO_BELOW { 0 } else { code }
+    }
+}
+
+/// [`super::search::make_qx_quants`].
+#[inline(always)]
+pub(crate) fn make_qx_quants<const N: usize>(nmax: i32, x: &[Lanes; N], w: &[Lanes; N]) -> Found {
+    let (mut max, mut amax) = ([0f32; LANES], [0f32; LANES]);
+    let mut wx = [[0f32; LANES]; N];
+    for i in 0..N {
+        for j in 0..LANES {
+            let larger = x[i][j].abs() > amax[j];
+            amax[j] = if larger { x[i][j].abs() } else { amax[j] };
+            max[j] = if larger { x[i][j] } else { max[j] };
+            wx[i][j] = w[i][j] * x[i][j];
+        }
+    }
+    let mut found = Found { scale: [0.0; LANES], iscale: [0.0; LANES], amax };
+    let mut best = [0f32; LANES];
+    for step in std::iter::once(0).chain((-9..=9).filter(|step| *step != 0)) {
+        let iscale = lanes(|j| -(nmax as f32 + 0.1 * step as f32) / max[j]);
+        let (mut sumlx, mut suml2) = ([0f32; LANES], [0f32; LANES]);
+        for i in 0..N {
+            for j in 0..LANES {
+                let l = nearest_int(iscale[j] * x[i][j]).max(-nmax).min(nmax - 1) as f32;
+                sumlx[j] += wx[i][j] * l;
+                suml2[j] += w[i][j] * l * l;
+            }
+        }
+        for j in 0..LANES {
+            let better = step == 0 || (suml2[j] > 0.0 && sumlx[j] * sumlx[j] > best[j] * suml2[j]);
+            let scale = if suml2[j] != 0.0 { sumlx[j] / suml2[j] } else { 0.0 };
+            found.scale[j] = if better { scale } else { found.scale[j] };
+            found.iscale[j] = if better { iscale[j] } else { found.iscale[j] };
+            best[j] = if better { scale * sumlx[j] } else { best[j] };
+        }
+    }
+    for j in 0..LANES {
+        found.scale[j] = if amax[j] < ZERO_BELOW { 0.0 } else { found.scale[j] };
+    }
+    found
+}
+
+/// What [`make_qkx3_quants`] finds for each block.
+pub(crate) struct FoundWithMin {
+    /// Its scale.
+    pub scale: Lanes,
+    /// Its minimum.
+    pub min: Lanes,
+    iscale: Lanes,
+    low: Lanes,
+    flat: [bool; LANES],
+}
+
+impl FoundWithMin {
+    /// The code of a value of block `j`, from 0 to `nmax`.
+    #[inline(always)]
+    pub fn code(&self, nmax: i32, x: f32, j: usize) -> u8 {
+        let code = nearest_int(self.iscale[j] * (x - self.low[j])).min(nmax).max(0) as u8;
+        if self.flat[j] { 0 } else { code }
+    }
+}
+
+/// [`super::search::make_qkx3_quants`].
+#[inline(always)]
+pub(crate) fn make_qkx3_quants<const N: usize>(nmax: i32, x: &[Lanes; N], w: &[Lanes; N]) -> FoundWithMin {
+    let (mut min, mut max) = (x[0], x[0]);
+    let mut sum_w = w[0];
+    let mut sum_x = lanes(|j| w[0][j] * x[0][j]);
+    for i in 1..N {
+        for j in 0..LANES {
+            min[j] = if x[i][j] < min[j] { x[i][j] } else { min[j] };
+            max[j] = if x[i][j] > max[j] { x[i][j] } else { max[j] };
+            sum_w[j] += w[i][j];
+            sum_x[j] += w[i][j] * x[i][j];
+        }
+    }
+    let mut flat = [false; LANES];
+    for j in 0..LANES {
+        min[j] = if min[j] > 0.0 { 0.0 } else { min[j] };
+        flat[j] = max[j] <= min[j];
+    }
+    let iscale = lanes(|j| nmax as f32 / (max[j] - min[j]));
+    let scale = lanes(|j| 1.0 / iscale[j]);
+    let mut found = FoundWithMin { scale, min, iscale, low: min, flat };
+    let mut best = errors(nmax, x, w, &iscale, &min, &scale, &min);
+    for step in 0..=36 {
+        let low = found.min;
+        let iscale = lanes(|j| (-0.9f32 + 0.05f32 * step as f32 + nmax as f32) / (max[j] - low[j]));
+        let (mut sum_l, mut sum_l2, mut sum_xl) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
+        for i in 0..N {
+            for j in 0..LANES {
+                let l = nearest_int(iscale[j] * (x[i][j] - low[j])).min(nmax).max(0) as f32;
+                sum_l[j] += w[i][j] * l;
+                sum_l2[j] += w[i][j] * l * l;
+                sum_xl[j] += w[i][j] * l * x[i][j];
+            }
+        }
+        let determinant = lanes(|j| sum_w[j] * sum_l2[j] - sum_l[j] * sum_l[j]);
+        let (mut this_scale, mut this_min) = ([0f32; LANES], [0f32; LANES]);
+        for j in 0..LANES {
+            let scale = (sum_w[j] * sum_xl[j] - sum_x[j] * sum_l[j]) / determinant[j];
+            let min = (sum_l2[j] * sum_x[j] - sum_l[j] * sum_xl[j]) / determinant[j];
+            this_scale[j] = if min > 0.0 { sum_xl[j] / sum_l2[j] } else { scale };
+            this_min[j] = if min > 0.0 { 0.0 } else { min };
+        }
+        let this_error = errors(nmax, x, w, &iscale, &low, &this_scale, &this_min);
+        for j in 0..LANES {
+            let better = determinant[j] > 0.0 && this_error[j] < best[j];
+            best[j] = if better { this_error[j] } else { best[j] };
+            found.scale[j] = if better { this_scale[j] } else { found.scale[j] };
+            found.min[j] = if better { this_min[j] } else { found.min[j] };
+            found.iscale[j] = if better { iscale[j] } else { found.iscale[j] };
+            found.low[j] = if better { low[j] } else { found.low[j] };
+        }
+    }
+    for j in 0..LANES {
+        found.scale[j] = if flat[j] { 0.0 } else { found.scale[j] };
+        found.min[j] = if flat[j] { min[j] } else { found.min[j] };
+    }
+    found
+}
+
+/// Weighted squared error of `scale` and `min` with the codes that `iscale` and `low` give.
+#[inline(always)]
+fn errors<const N: usize>(
+    nmax: i32,
+    x: &[Lanes; N],
+    w: &[Lanes; N],
+    iscale: &Lanes,
+    low: &Lanes,
+    scale: &Lanes,
+    min: &Lanes,
+) -> Lanes {
+    let mut error = [0f32; LANES];
+    for i in 0..N {
+        for j in 0..LANES {
+            let l = nearest_int(iscale[j] * (x[i][j] - low[j])).min(nmax).max(0) as f32;
+            let difference = scale[j] * l + min[j] - x[i][j];
+            error[j] += w[i][j] * (difference * difference);
+        }
+    }
+    error
+}
