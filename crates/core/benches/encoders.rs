@@ -1,6 +1,6 @@
 //! Encoders beside memcpy: GB/s of source words read, one thread, best of many interleaved passes.
 //!
-//! `cargo bench -p ggufsmith-core [-- [FILTER] [--level baseline|avx2|avx512] [--textbook] [--importance]]`; FILTER is part of `FORMAT/WORDS`, e.g. `/BF16`.
+//! `cargo bench -p ggufsmith-core [-- [FILTER] [--level baseline|avx2|avx512] [--textbook] [--importance | --decode]]`; FILTER is part of `FORMAT/WORDS`, e.g. `/BF16`.
 #![allow(clippy::print_stdout)]
 
 use ggufsmith_core::blocks::simd::Level;
@@ -38,12 +38,13 @@ fn seconds(f: &mut dyn FnMut()) -> f64 {
 }
 
 fn main() {
-    let (mut filter, mut level, mut textbook, mut importance) = (String::new(), None, false, None);
+    let (mut filter, mut level, mut textbook, mut importance, mut decode) = (String::new(), None, false, None, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--bench" => {}
             "--textbook" => textbook = true,
+            "--decode" => decode = true,
             "--importance" => importance = Some(vec![1.0; COLS]),
             "--level" => {
                 let name = args.next().unwrap_or_default();
@@ -64,14 +65,18 @@ fn main() {
             let bytes = words_of(&values, words);
             let rows = Rows { words, cols: COLS, bytes: &bytes };
             let size = encoder.format.bytes_for(rows.elems() as u64).expect("whole blocks") as usize;
-            let (mut out, mut copy) = (vec![0; size], vec![0; bytes.len()]);
+            let (mut out, mut copy, mut decoded) = (vec![0; size], vec![0; bytes.len()], vec![0f32; values.len()]);
+            encoder.encode(rows, importance.as_deref(), &mut out).expect("lengths fit");
             let mut memcpy = f64::MAX;
             let mut best = vec![f64::MAX; levels.len()];
             for _ in 0..PASSES {
                 memcpy = memcpy.min(seconds(&mut || black_box(&mut copy).copy_from_slice(black_box(&bytes))));
                 for (level, best) in levels.iter().zip(&mut best) {
                     let run = if textbook { encoder.textbook } else { encoder.fast };
-                    let time = level.limit(|| seconds(&mut || run(black_box(rows), importance.as_deref(), black_box(&mut out))));
+                    let time = level.limit(|| match decode {
+                        false => seconds(&mut || run(black_box(rows), importance.as_deref(), black_box(&mut out))),
+                        true => seconds(&mut || (encoder.format.decode)(black_box(&out), black_box(&mut decoded))),
+                    });
                     *best = best.min(time);
                 }
             }

@@ -1,6 +1,6 @@
 //! The searches of [`super::search`] for sixteen blocks at once, one per lane.
 //!
-//! Each lane does the operations of the scalar search in its order, so that its result has the same bits.
+//! Each lane does the operations of the scalar search in its order, so that its result has the same bits. Values must be finite.
 
 use super::search::{ZERO_BELOW, nearest_int};
 
@@ -18,6 +18,16 @@ pub(crate) fn lanes(f: impl Fn(usize) -> f32) -> Lanes {
         *lane = f(j);
     }
     lanes
+}
+
+/// Whether no value is NaN or infinite.
+#[inline(always)]
+pub(crate) fn all_finite<const L: usize, const N: usize>(values: &[[f32; L]; N]) -> bool {
+    let mut finite = true;
+    for value in values.as_flattened() {
+        finite &= value.is_finite();
+    }
+    finite
 }
 
 /// What [`make_qx_quants`] finds for each block.
@@ -70,9 +80,7 @@ pub(crate) fn make_qx_quants<const N: usize>(nmax: i32, x: &[Lanes; N], w: &[Lan
             best[j] = if better { scale * sumlx[j] } else { best[j] };
         }
     }
-    for j in 0..LANES {
-        found.scale[j] = if amax[j] < ZERO_BELOW { 0.0 } else { found.scale[j] };
-    }
+    found.scale = lanes(|j| if amax[j] < ZERO_BELOW { 0.0 } else { found.scale[j] });
     found
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod weighted;
 pub(crate) mod words;
 
 use crate::encoder::{Rows, Words};
+use crate::float;
 use simd::{Isa, Kernel};
 use std::marker::PhantomData;
 use words::{BF16, F16, F32, Word};
@@ -86,6 +87,64 @@ pub(crate) fn nibbles(codes: &[u8; 32]) -> [u8; 16] {
         *byte = codes[j] & 15 | codes[j + 16] << 4;
     }
     bytes
+}
+
+/// The field of a block that starts at byte `at`.
+#[inline(always)]
+pub(crate) fn field<const N: usize>(block: &[u8], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&block[at..at + N]);
+    field
+}
+
+/// A field that holds an F16.
+#[inline(always)]
+pub(crate) fn f16_field(block: &[u8], at: usize) -> f32 {
+    float::f16_to_f32(u16::from_le_bytes(field(block, at)))
+}
+
+/// The reverse of [`nibbles`].
+#[inline(always)]
+pub(crate) fn codes_of_nibbles(bytes: [u8; 16]) -> [u8; 32] {
+    let mut codes = [0; 32];
+    let (low, high) = codes.split_at_mut(16);
+    for (code, byte) in low.iter_mut().zip(bytes) {
+        *code = byte & 15;
+    }
+    for (code, byte) in high.iter_mut().zip(bytes) {
+        *code = byte >> 4;
+    }
+    codes
+}
+
+/// [`codes_of_nibbles`] with bit `j` of `fifth` as bit 4 of code `j`.
+#[inline(always)]
+pub(crate) fn codes_of_five_bits(fifth: [u8; 4], bytes: [u8; 16]) -> [u8; 32] {
+    let mut codes = codes_of_nibbles(bytes);
+    let fifth = u32::from_le_bytes(fifth);
+    for (j, code) in codes.iter_mut().enumerate() {
+        *code |= (fifth >> j & 1) as u8 * 16;
+    }
+    codes
+}
+
+/// Decode every block with `decode` (which must be `#[inline(always)]`), compiled for the machine that runs it.
+pub(crate) fn decode<const LEN: usize, const BYTES: usize>(
+    blocks: &[u8],
+    values: &mut [f32],
+    decode: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
+) {
+    struct Decode<'a, F, const LEN: usize, const BYTES: usize>(&'a [[u8; BYTES]], &'a mut [[f32; LEN]], F);
+
+    impl<F: Fn(&[u8; BYTES], &mut [f32; LEN]), const LEN: usize, const BYTES: usize> Kernel for Decode<'_, F, LEN, BYTES> {
+        #[inline(always)]
+        fn run<I: Isa>(self, _isa: I) {
+            for (block, values) in self.0.iter().zip(self.1) {
+                self.2(block, values);
+            }
+        }
+    }
+    simd::dispatch(Decode(blocks.as_chunks().0, values.as_chunks_mut().0, decode));
 }
 
 /// Write one element per word with `convert`, compiled for the machine that runs it.

@@ -15,7 +15,7 @@ pub(crate) trait Weighted<const BYTES: usize> {
     fn textbook(values: &[f32; LEN], weights: &[f32; LEN]) -> [u8; BYTES];
 
     /// The same for as many blocks as `out` has, at most [`LANES`]: one per lane of the values and weights.
-    /// Must be `#[inline(always)]`.
+    /// Values are finite. Must be `#[inline(always)]`.
     fn fast<I: Isa>(isa: I, values: &[Lanes; LEN], weights: &[Lanes; LEN], out: &mut [[u8; BYTES]]);
 }
 
@@ -83,7 +83,20 @@ impl<B: Weighted<BYTES>, W: Word, const BYTES: usize> Kernel for Groups<'_, B, W
             for i in 0..LEN {
                 weights[i] = lanes::lanes(|j| search::weight(values[i][j], importance[i][j], mean_squares[j]));
             }
+            if !lanes::all_finite(&values) {
+                rare::<B, BYTES>(&values, &weights, out);
+                continue;
+            }
             B::fast(isa, &values, &weights, out);
         }
+    }
+}
+
+/// NaN or infinity among the values: what becomes of a NaN's payload depends on how the compiler orders operands.
+#[cold]
+#[inline(never)]
+fn rare<B: Weighted<BYTES>, const BYTES: usize>(values: &[Lanes; LEN], weights: &[Lanes; LEN], out: &mut [[u8; BYTES]]) {
+    for (j, out) in out.iter_mut().enumerate() {
+        *out = B::textbook(&values.map(|values| values[j]), &weights.map(|weights| weights[j]));
     }
 }

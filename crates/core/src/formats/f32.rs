@@ -1,29 +1,38 @@
-//! `F32`: plain floats.
+//! `F32`: plain floats. 32 bits per weight.
 
-use crate::blocks::{
-    self,
-    words::Word,
-    words::{BF16, F16},
-};
+use crate::blocks;
+use crate::blocks::words::{BF16, F16, F32, Word};
 use crate::encoder::{Encoder, Rows, Words};
 use crate::format::Format;
 
+/// Bytes per element.
+const BYTES: usize = 4;
+
 /// ggml's `F32`.
-pub static FORMAT: Format = Format { ggml_id: 0, name: "F32", block_len: 1, block_bytes: 4, decode };
+pub static FORMAT: Format = Format { ggml_id: 0, name: "F32", block_len: 1, block_bytes: BYTES, decode };
 
 /// Copies, widens exactly, or rounds to nearest, ties to even.
-pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast: encode, textbook: encode };
+pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast, textbook };
 
-fn decode(blocks: &[u8], out: &mut [f32]) {
-    for (value, bytes) in out.iter_mut().zip(blocks.as_chunks::<4>().0) {
-        *value = f32::from_le_bytes(*bytes);
-    }
+fn decode(blocks: &[u8], values: &mut [f32]) {
+    blocks::decode(blocks, values, |word: &[u8; BYTES], value: &mut [f32; 1]| value[0] = F32::widen(*word));
 }
 
-fn encode(rows: Rows<'_>, _importance: Option<&[f32]>, out: &mut [u8]) {
+fn textbook(rows: Rows<'_>, _importance: Option<&[f32]>, out: &mut [u8]) {
+    if rows.words == Words::F32 {
+        return out.copy_from_slice(rows.bytes);
+    }
+    blocks::each_row(rows, out, |row, out| {
+        for (value, out) in row.iter().zip(out.as_chunks_mut().0) {
+            *out = value.to_le_bytes();
+        }
+    });
+}
+
+fn fast(rows: Rows<'_>, _importance: Option<&[f32]>, out: &mut [u8]) {
     match rows.words {
         Words::F32 => out.copy_from_slice(rows.bytes),
-        Words::F16 => blocks::each_word::<F16, 4>(rows.bytes, out, |word| F16::widen(word).to_le_bytes()),
-        Words::BF16 => blocks::each_word::<BF16, 4>(rows.bytes, out, |word| BF16::widen(word).to_le_bytes()),
+        Words::F16 => blocks::each_word::<F16, BYTES>(rows.bytes, out, |word| F16::widen(word).to_le_bytes()),
+        Words::BF16 => blocks::each_word::<BF16, BYTES>(rows.bytes, out, |word| BF16::widen(word).to_le_bytes()),
     }
 }

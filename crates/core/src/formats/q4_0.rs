@@ -14,7 +14,6 @@ use crate::blocks::weighted::{self, Weighted};
 use crate::blocks::words::Word;
 use crate::blocks::{self, Block, symmetric};
 use crate::encoder::{Encoder, Rows};
-use crate::float;
 use crate::format::Format;
 
 /// Elements per block.
@@ -24,7 +23,13 @@ const BYTES: usize = 18;
 const _: () = assert!(BYTES == 2 + LEN / 2);
 
 /// ggml's `Q4_0`.
-pub static FORMAT: Format = Format { ggml_id: 2, name: "Q4_0", block_len: LEN, block_bytes: BYTES, decode };
+pub static FORMAT: Format = Format {
+    ggml_id: 2,
+    name: "Q4_0",
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: |blocks, values| blocks::decode(blocks, values, decode),
+};
 
 /// `quantize_q4_0`.
 pub static ENCODER: Encoder = Encoder {
@@ -75,12 +80,10 @@ fn block((d, codes): (u16, [u8; LEN])) -> [u8; BYTES] {
     out
 }
 
-fn decode(blocks: &[u8], out: &mut [f32]) {
-    for (values, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks.as_chunks::<BYTES>().0) {
-        let d = float::f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
-        for (j, byte) in block[2..].iter().enumerate() {
-            values[j] = (f32::from(byte & 15) - 8.0) * d;
-            values[j + LEN / 2] = (f32::from(byte >> 4) - 8.0) * d;
-        }
+#[inline(always)]
+fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
+    let d = blocks::f16_field(block, 0);
+    for (value, code) in values.iter_mut().zip(blocks::codes_of_nibbles(blocks::field(block, 2))) {
+        *value = (f32::from(code) - 8.0) * d;
     }
 }

@@ -15,7 +15,6 @@ use crate::blocks::weighted::{self, Weighted};
 use crate::blocks::words::Word;
 use crate::blocks::{self, Block, affine};
 use crate::encoder::{Encoder, Rows};
-use crate::float;
 use crate::format::Format;
 
 /// Elements per block.
@@ -25,7 +24,13 @@ const BYTES: usize = 20;
 const _: () = assert!(BYTES == 2 + 2 + LEN / 2);
 
 /// ggml's `Q4_1`.
-pub static FORMAT: Format = Format { ggml_id: 3, name: "Q4_1", block_len: LEN, block_bytes: BYTES, decode };
+pub static FORMAT: Format = Format {
+    ggml_id: 3,
+    name: "Q4_1",
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: |blocks, values| blocks::decode(blocks, values, decode),
+};
 
 /// `quantize_q4_1`.
 pub static ENCODER: Encoder = Encoder {
@@ -77,13 +82,10 @@ fn block((d, m, codes): (u16, u16, [u8; LEN])) -> [u8; BYTES] {
     out
 }
 
-fn decode(blocks: &[u8], out: &mut [f32]) {
-    for (values, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks.as_chunks::<BYTES>().0) {
-        let d = float::f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
-        let m = float::f16_to_f32(u16::from_le_bytes([block[2], block[3]]));
-        for (j, byte) in block[4..].iter().enumerate() {
-            values[j] = f32::from(byte & 15) * d + m;
-            values[j + LEN / 2] = f32::from(byte >> 4) * d + m;
-        }
+#[inline(always)]
+fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
+    let (d, m) = (blocks::f16_field(block, 0), blocks::f16_field(block, 2));
+    for (value, code) in values.iter_mut().zip(blocks::codes_of_nibbles(blocks::field(block, 4))) {
+        *value = f32::from(code) * d + m;
     }
 }

@@ -15,7 +15,6 @@ use crate::blocks::weighted::{self, Weighted};
 use crate::blocks::words::Word;
 use crate::blocks::{self, Block, symmetric};
 use crate::encoder::{Encoder, Rows};
-use crate::float;
 use crate::format::Format;
 
 /// Elements per block.
@@ -25,7 +24,13 @@ const BYTES: usize = 22;
 const _: () = assert!(BYTES == 2 + LEN / 8 + LEN / 2);
 
 /// ggml's `Q5_0`.
-pub static FORMAT: Format = Format { ggml_id: 6, name: "Q5_0", block_len: LEN, block_bytes: BYTES, decode };
+pub static FORMAT: Format = Format {
+    ggml_id: 6,
+    name: "Q5_0",
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: |blocks, values| blocks::decode(blocks, values, decode),
+};
 
 /// `quantize_q5_0`.
 pub static ENCODER: Encoder = Encoder {
@@ -77,14 +82,10 @@ fn block<I: Isa>(isa: I, (d, codes): (u16, [u8; LEN])) -> [u8; BYTES] {
     out
 }
 
-fn decode(blocks: &[u8], out: &mut [f32]) {
-    for (values, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks.as_chunks::<BYTES>().0) {
-        let d = float::f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
-        let qh = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-        for (j, byte) in block[6..].iter().enumerate() {
-            let high = |element: usize| (qh >> element & 1) as u8 * 16;
-            values[j] = (f32::from(byte & 15 | high(j)) - 16.0) * d;
-            values[j + LEN / 2] = (f32::from(byte >> 4 | high(j + LEN / 2)) - 16.0) * d;
-        }
+#[inline(always)]
+fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
+    let d = blocks::f16_field(block, 0);
+    for (value, code) in values.iter_mut().zip(blocks::codes_of_five_bits(blocks::field(block, 2), blocks::field(block, 6))) {
+        *value = (f32::from(code) - 16.0) * d;
     }
 }

@@ -16,7 +16,6 @@ use crate::blocks::weighted::{self, Weighted};
 use crate::blocks::words::Word;
 use crate::blocks::{self, Block, affine};
 use crate::encoder::{Encoder, Rows};
-use crate::float;
 use crate::format::Format;
 
 /// Elements per block.
@@ -26,7 +25,13 @@ const BYTES: usize = 24;
 const _: () = assert!(BYTES == 2 + 2 + LEN / 8 + LEN / 2);
 
 /// ggml's `Q5_1`.
-pub static FORMAT: Format = Format { ggml_id: 7, name: "Q5_1", block_len: LEN, block_bytes: BYTES, decode };
+pub static FORMAT: Format = Format {
+    ggml_id: 7,
+    name: "Q5_1",
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: |blocks, values| blocks::decode(blocks, values, decode),
+};
 
 /// `quantize_q5_1`.
 pub static ENCODER: Encoder = Encoder {
@@ -79,15 +84,10 @@ fn block<I: Isa>(isa: I, (d, m, codes): (u16, u16, [u8; LEN])) -> [u8; BYTES] {
     out
 }
 
-fn decode(blocks: &[u8], out: &mut [f32]) {
-    for (values, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks.as_chunks::<BYTES>().0) {
-        let d = float::f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
-        let m = float::f16_to_f32(u16::from_le_bytes([block[2], block[3]]));
-        let qh = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
-        for (j, byte) in block[8..].iter().enumerate() {
-            let high = |element: usize| (qh >> element & 1) as u8 * 16;
-            values[j] = f32::from(byte & 15 | high(j)) * d + m;
-            values[j + LEN / 2] = f32::from(byte >> 4 | high(j + LEN / 2)) * d + m;
-        }
+#[inline(always)]
+fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
+    let (d, m) = (blocks::f16_field(block, 0), blocks::f16_field(block, 2));
+    for (value, code) in values.iter_mut().zip(blocks::codes_of_five_bits(blocks::field(block, 4), blocks::field(block, 8))) {
+        *value = f32::from(code) * d + m;
     }
 }

@@ -28,7 +28,13 @@ const BYTES: usize = 210;
 const _: () = assert!(BYTES == LEN / 2 + LEN / 4 + LEN / GROUP + 2);
 
 /// ggml's `Q6_K`.
-pub static FORMAT: Format = Format { ggml_id: 14, name: "Q6_K", block_len: LEN, block_bytes: BYTES, decode };
+pub static FORMAT: Format = Format {
+    ggml_id: 14,
+    name: "Q6_K",
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: |blocks, values| blocks::decode(blocks, values, decode),
+};
 
 /// `quantize_q6_K`.
 pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast, textbook };
@@ -37,19 +43,31 @@ pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_imp
 const NMAX: i32 = 32;
 
 fn textbook(rows: Rows<'_>, importance: Option<&[f32]>, out: &mut [u8]) {
+    let importance = importance.map(|importance| importance.as_chunks().0);
     blocks::each_row(rows, out, |row, out| {
         let blocks = row.as_chunks::<LEN>().0.iter().zip(out.as_chunks_mut::<BYTES>().0);
         for (at, (values, out)) in blocks.enumerate() {
-            let mut codes = [0u8; LEN];
-            let mut scales = [0f32; LEN / GROUP];
-            for (group, scale) in scales.iter_mut().enumerate() {
-                let range = group * GROUP..(group + 1) * GROUP;
-                let weights = importance.map(|importance| &importance[at * LEN..][range.clone()]);
-                *scale = search::make_qx_quants(NMAX, &values[range.clone()], weights, &mut codes[range]);
-            }
-            *out = block(values, scales, |i| codes[i]);
+            *out = textbook_block(values, importance.map(|importance| &importance[at]));
         }
     });
+}
+
+fn textbook_block(values: &[f32; LEN], weights: Option<&[f32; LEN]>) -> [u8; BYTES] {
+    let mut codes = [0u8; LEN];
+    let mut scales = [0f32; LEN / GROUP];
+    for (group, scale) in scales.iter_mut().enumerate() {
+        let range = group * GROUP..(group + 1) * GROUP;
+        let weights = weights.map(|weights| &weights[range.clone()]);
+        *scale = search::make_qx_quants(NMAX, &values[range.clone()], weights, &mut codes[range]);
+    }
+    block(values, scales, |i| codes[i])
+}
+
+/// NaN or infinity among the values.
+#[cold]
+#[inline(never)]
+fn rare_block(values: &[f32; LEN], weights: Option<&[f32; LEN]>) -> [u8; BYTES] {
+    textbook_block(values, weights)
 }
 
 fn fast(rows: Rows<'_>, importance: Option<&[f32]>, out: &mut [u8]) {
@@ -80,10 +98,12 @@ impl<W: Word> Kernel for Blocks<'_, W> {
         const _: () = assert!(LEN == LANES * GROUP);
         for (at, (words, out)) in self.words.iter().zip(self.out).enumerate() {
             let values = words::map(words, W::widen);
-            let weights = match self.importance {
-                None => words::map(&values, |value| value * value),
-                Some(importance) => importance[at % importance.len()],
-            };
+            let importance = self.importance.map(|importance| &importance[at % importance.len()]);
+            if !lanes::all_finite(&[values]) {
+                *out = rare_block(&values, importance);
+                continue;
+            }
+            let weights = importance.copied().unwrap_or_else(|| words::map(&values, |value| value * value));
             let (mut x, mut w) = ([[0f32; LANES]; GROUP], [[0f32; LANES]; GROUP]);
             for i in 0..GROUP {
                 x[i] = lanes::lanes(|j| values[j * GROUP + i]);
@@ -116,7 +136,7 @@ fn block(values: &[f32; LEN], scales: [f32; LEN / GROUP], searched: impl Fn(usiz
         out[LEN / 2 + LEN / 4 + group] = quantized as u8;
         let d = float::f16_to_f32(d) * f32::from(quantized);
         for i in group * GROUP..(group + 1) * GROUP {
-            let code = (search::nearest_int(values[i] / d).max(-NMAX).min(NMAX - 1) + NMAX) as u8;
+            let code = (search::nearest_int(values[i] / d).clamp(-NMAX, NMAX - 1) + NMAX) as u8;
             codes[i] = if d == 0.0 { searched(i) } else { code };
         }
     }
@@ -133,15 +153,25 @@ fn block(values: &[f32; LEN], scales: [f32; LEN / GROUP], searched: impl Fn(usiz
     out
 }
 
-fn decode(blocks: &[u8], out: &mut [f32]) {
-    for (values, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks.as_chunks::<BYTES>().0) {
-        let d = float::f16_to_f32(u16::from_le_bytes([block[BYTES - 2], block[BYTES - 1]]));
-        for (i, value) in values.iter_mut().enumerate() {
-            let (half, quarter, l) = (i / 128, i / 32 % 4, i % 32);
-            let low = block[half * 64 + quarter % 2 * 32 + l] >> (quarter / 2 * 4) & 15;
-            let high = block[LEN / 2 + half * 32 + l] >> (quarter * 2) & 3;
-            let scale = f32::from(block[LEN / 2 + LEN / 4 + i / GROUP] as i8);
-            *value = d * scale * (f32::from(high << 4 | low) - 32.0);
+#[inline(always)]
+fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
+    let d = blocks::f16_field(block, BYTES - 2);
+    for half in 0..2 {
+        let ql: [u8; 64] = blocks::field(block, half * 64);
+        let qh: [u8; 32] = blocks::field(block, LEN / 2 + half * 32);
+        for quarter in 0..4 {
+            let mut codes = [0u8; 32];
+            for (l, code) in codes.iter_mut().enumerate() {
+                let low = ql[quarter % 2 * 32 + l] >> (quarter / 2 * 4) & 15;
+                *code = low | (qh[l] >> (quarter * 2) & 3) << 4;
+            }
+            for part in 0..2 {
+                let group = half * 8 + quarter * 2 + part;
+                let scale = d * f32::from(block[LEN / 2 + LEN / 4 + group] as i8);
+                for l in 0..GROUP {
+                    values[group * GROUP + l] = scale * (f32::from(codes[part * GROUP + l]) - 32.0);
+                }
+            }
         }
     }
 }

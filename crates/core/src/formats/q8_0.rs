@@ -19,7 +19,13 @@ const BYTES: usize = 34;
 const _: () = assert!(BYTES == 2 + LEN);
 
 /// ggml's `Q8_0`.
-pub static FORMAT: Format = Format { ggml_id: 8, name: "Q8_0", block_len: LEN, block_bytes: BYTES, decode };
+pub static FORMAT: Format = Format {
+    ggml_id: 8,
+    name: "Q8_0",
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: |blocks, values| blocks::decode(blocks, values, decode),
+};
 
 /// `quantize_q8_0`.
 pub static ENCODER: Encoder = Encoder {
@@ -67,11 +73,10 @@ impl Block<LEN, BYTES> for Q8_0 {
     }
 }
 
-fn decode(blocks: &[u8], out: &mut [f32]) {
-    for (values, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks.as_chunks::<BYTES>().0) {
-        let d = float::f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
-        for (value, code) in values.iter_mut().zip(&block[2..]) {
-            *value = f32::from(*code as i8) * d;
-        }
+#[inline(always)]
+fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
+    let d = blocks::f16_field(block, 0);
+    for (value, code) in values.iter_mut().zip(blocks::field::<LEN>(block, 2)) {
+        *value = f32::from(code as i8) * d;
     }
 }
