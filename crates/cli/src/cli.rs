@@ -23,7 +23,6 @@ pub const INTERRUPTED: u8 = 130;
     long_version = LONG_VERSION.as_str(),
     subcommand_required = true,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     max_term_width = 110,
     after_help = include_str!("help.txt")
 )]

@@ -7,8 +7,9 @@ use crate::plan::{Place, Plan, PlannedTensor};
 use crate::scan::{nonfinite_values, scan};
 use crate::sink::{Sink, SinkError};
 use ggufsmith_core::worker::CpuWorker;
-use ggufsmith_core::{EncodeError, Encoder, Rows, SourceError, TensorSource, Words, Worker, formats};
+use ggufsmith_core::{EncodeError, Encoder, Rows, SourceError, TensorInfo, TensorSource, Words, Worker, formats};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -62,17 +63,36 @@ pub enum PipelineError {
     #[error("tensor {tensor}: {source}")]
     Encode { tensor: String, source: EncodeError },
     #[error(
-        "tensor {tensor} holds {count} values that are NaN or infinite (the first at element {element}): the checkpoint is damaged or was trained to that; --allow-nonfinite converts it all the same"
+        "tensor {tensor}{origin}: {count} or more values are NaN or infinite, the first at element {element}: the checkpoint is damaged or was trained to that; --allow-nonfinite converts it all the same"
     )]
-    Nonfinite { tensor: String, count: u64, element: u64 },
+    Nonfinite { tensor: String, origin: Origin, count: u64, element: u64 },
     #[error(
-        "tensor {tensor} does not fit {format}: {count} finite weights become infinite (largest magnitude {largest}); choose BF16 or F32, or --allow-nonfinite"
+        "tensor {tensor}{origin} does not fit {format}: {count} or more finite weights become infinite (largest magnitude {largest:e}); choose BF16 or F32, or --allow-nonfinite"
     )]
-    Overflow { tensor: String, format: &'static str, count: u64, largest: f32 },
+    Overflow { tensor: String, origin: Origin, format: &'static str, count: u64, largest: f32 },
     #[error("interrupted")]
     Cancelled,
     #[error("a worker thread ended early")]
     WorkerPanicked,
+}
+
+/// Where a tensor was read from: the first source tensor of its expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(Option<Box<TensorInfo>>);
+
+impl Origin {
+    fn of(tensor: &PlannedTensor) -> Self {
+        Origin(tensor.expr.reads().first().map(|&info| Box::new(info.clone())))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(info) => write!(f, " (from {:?} in {})", info.name, info.file.display()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A run of whole rows of one tensor.
@@ -227,7 +247,8 @@ fn convert_chunk(
     if found.nonfinite > 0 {
         if !run.allow_nonfinite {
             let element = chunk.rows.start * tensor.cols + found.first_nonfinite;
-            return Err(PipelineError::Nonfinite { tensor: tensor.name.clone(), count: found.nonfinite, element });
+            let (tensor, origin) = (tensor.name.clone(), Origin::of(tensor));
+            return Err(PipelineError::Nonfinite { tensor, origin, count: found.nonfinite, element });
         }
         *done.counts.entry((chunk.tensor, None)).or_default() += found.nonfinite;
     }
@@ -239,8 +260,9 @@ fn convert_chunk(
             let format = place.encoder.format;
             let count = nonfinite_values(format, &slot.encoded).saturating_sub(found.nonfinite);
             if count > 0 && !run.allow_nonfinite {
-                let (tensor, format, largest) = (tensor.name.clone(), format.name, found.largest());
-                return Err(PipelineError::Overflow { tensor, format, count, largest });
+                let (tensor, origin) = (tensor.name.clone(), Origin::of(tensor));
+                let (format, largest) = (format.name, found.largest());
+                return Err(PipelineError::Overflow { tensor, origin, format, count, largest });
             }
             if count > 0 {
                 *done.counts.entry((chunk.tensor, Some(format.name))).or_default() += count;

@@ -190,8 +190,8 @@ impl fmt::Display for Overflow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tensor, count) = (printable(self.tensor), units::grouped(self.count));
         match self.type_name {
-            None => write!(f, "tensor {tensor}: {count} weights of the source are NaN or infinite"),
-            Some(name) => write!(f, "tensor {tensor}: {count} finite weights became infinite in {name}"),
+            None => write!(f, "tensor {tensor}: weights of the source that are NaN or infinite: {count}"),
+            Some(name) => write!(f, "tensor {tensor}: finite weights that became infinite in {name}: {count}"),
         }
     }
 }
