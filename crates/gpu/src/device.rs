@@ -47,7 +47,7 @@ impl Device {
     }
 
     /// Use the device for something. Any error, also one that only a hook heard, and any panic of wgpu ends its use.
-    pub fn guard<T>(self: &Arc<Self>, doing: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
+    pub fn guard<T>(&self, doing: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
         if let Some(failure) = self.failure.get() {
             return Err(failure.clone());
         }
@@ -61,14 +61,7 @@ impl Device {
             Some(error) => Err(error),
             None => result,
         };
-        result.map_err(|error| {
-            let failure = self.failure.get_or_init(|| {
-                // One reference too many: the device stays, see above.
-                std::mem::forget(Arc::clone(self));
-                error
-            });
-            failure.clone()
-        })
+        result.map_err(|error| self.failure.get_or_init(|| error).clone())
     }
 
     /// Run `body` with all errors of the device captured.
@@ -100,6 +93,19 @@ impl Device {
 
     pub fn lost(&self, reason: &dyn std::fmt::Display) -> GpuError {
         GpuError::Lost { adapter: self.info.name.clone(), reason: reason.to_string() }
+    }
+}
+
+impl Drop for Device {
+    /// wgpu asserts that a queue which is dropped is idle and well. One that is not is left to the end of the process.
+    fn drop(&mut self) {
+        let idle = || {
+            let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(self.timeout) };
+            self.wgpu.poll(poll).is_ok()
+        };
+        if self.failure.get().is_some() || !catch_unwind(AssertUnwindSafe(idle)).unwrap_or(false) {
+            std::mem::forget((self.wgpu.clone(), self.queue.clone()));
+        }
     }
 }
 
