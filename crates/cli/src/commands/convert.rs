@@ -1,5 +1,6 @@
 //! `ggufsmith convert`.
 
+mod device;
 mod dry_run;
 mod source;
 mod summary;
@@ -15,8 +16,7 @@ use ggufsmith_convert::pipeline::PipelineError;
 use ggufsmith_convert::plan::Via;
 use ggufsmith_convert::recipe::{self, FileType};
 use ggufsmith_convert::{Conversion, ConvertError, Options, RunOptions, Target};
-use ggufsmith_core::worker::CpuWorker;
-use ggufsmith_core::{Words, Worker};
+use ggufsmith_core::Words;
 use ggufsmith_gguf::{SplitLimits, parse_size};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -93,6 +93,11 @@ pub struct Arguments {
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Run")]
     threads: Option<u16>,
 
+    /// What encodes: auto takes a GPU beside the CPU where it pays (at least 4 GB of weights, and 20 % more throughput in a short
+    /// measurement); gpu takes any adapter and fails without one. The bytes are the same
+    #[arg(long, value_enum, default_value_t, value_name = "DEVICE", help_heading = "Run")]
+    device: device::Device,
+
     /// Print the plan or the summary as JSON on standard output
     #[arg(long, help_heading = "Run")]
     pub json: bool,
@@ -138,6 +143,10 @@ impl Arguments {
         let conversion = Conversion::prepare(&self.source, &options)?;
         interrupt.check()?;
         conversion.warnings.iter().for_each(|warning| output::warning(warning));
+        let workers = device::workers(self.device, threads, &conversion.plan)?;
+        if !self.quiet {
+            workers.notes.iter().for_each(|note| output::note(note));
+        }
         let prepared = started.elapsed();
 
         let progress = Progress::new(conversion.plan.source_bytes(), self.quiet);
@@ -149,7 +158,7 @@ impl Arguments {
             progress.add(bytes);
         };
         let run = RunOptions {
-            workers: (0..threads).map(|_| Box::new(CpuWorker) as Box<dyn Worker>).collect(),
+            workers: workers.list,
             force: self.force,
             allow_nonfinite: self.allow_nonfinite,
             manifest: (!self.no_manifest).then(command_line),
@@ -164,7 +173,11 @@ impl Arguments {
         };
         let times = summary::Times { prepare: prepared, convert: converted, total: started.elapsed() };
         let manifest = !self.no_manifest;
-        let summary = summary::Summary::new(&conversion, &finished, times, manifest);
+        let device = workers.gpu.map(|gpu| gpu.report());
+        if let Some(device) = &device {
+            device.warnings.iter().for_each(|warning| output::warning(warning));
+        }
+        let summary = summary::Summary::new(&conversion, &finished, times, manifest, device);
         if !self.quiet {
             summary.print();
         }

@@ -32,6 +32,7 @@ macro_rules! commands {
 
 commands! {
     Convert: convert,
+    Devices: devices,
     Inspect: inspect,
     List: list,
 }

@@ -1,6 +1,7 @@
 //! What a finished conversion says.
 
 use crate::output::{self, printable};
+use super::device::GpuReport;
 use crate::units;
 use ggufsmith_convert::pipeline::Nonfinite;
 use ggufsmith_convert::plan::plain_format;
@@ -33,6 +34,8 @@ pub struct Summary<'a> {
     /// Source bytes per nanosecond of the conversion, without flushing to disk.
     source_gb_per_second: f64,
     workers: Vec<Workers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<GpuReport>,
     pre_tokenizer: PreTokenizer<'a>,
     nonfinite: Vec<Overflow<'a>>,
     dropped: Vec<Dropped<'a>>,
@@ -121,7 +124,13 @@ pub fn dropped(conversion: &Conversion) -> Vec<Dropped<'_>> {
 
 impl<'a> Summary<'a> {
     /// What `conversion` came to; `manifest` says whether manifests were written.
-    pub fn new(conversion: &'a Conversion, finished: &'a Finished, times: Times, manifest: bool) -> Self {
+    pub fn new(
+        conversion: &'a Conversion,
+        finished: &'a Finished,
+        times: Times,
+        manifest: bool,
+        gpu: Option<GpuReport>,
+    ) -> Self {
         let plan = &conversion.plan;
         let mut files = finished.files.iter();
         let outputs = plan.outputs.iter().map(|output| {
@@ -154,6 +163,7 @@ impl<'a> Summary<'a> {
             },
             source_gb_per_second: source_bytes as f64 / 1e9 / times.convert.as_secs_f64().max(1e-9),
             workers: by_kind(&finished.report.shares),
+            gpu,
             pre_tokenizer: PreTokenizer::of(conversion),
             nonfinite: finished.report.nonfinite.iter().map(nonfinite).collect(),
             dropped: dropped(conversion),
@@ -219,6 +229,9 @@ impl fmt::Display for Summary<'_> {
             let all = self.source_bytes.max(1) as f64;
             let share = |kind: &Workers| format!("{} {:.0} %", printable(&kind.name), kind.source_bytes as f64 * 100.0 / all);
             writeln!(f, "shares: {}", self.workers.iter().map(share).collect::<Vec<_>>().join(", "))?;
+        }
+        if let Some(gpu) = &self.gpu {
+            writeln!(f, "{gpu}")?;
         }
         let (source, rate) = (units::bytes(self.source_bytes), units::rate(self.source_bytes, self.times.convert));
         let total = units::duration(self.times.total);
