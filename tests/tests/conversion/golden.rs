@@ -1,0 +1,128 @@
+//! sha256 of whole files against what llama.cpp's own tools wrote (fixtures/README.md says with which versions).
+
+use crate::{plain, with_reference};
+use ggufsmith_tests::binary::ggufsmith;
+use ggufsmith_tests::{fixture, json, outputs, reference, scratch};
+use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
+use std::path::Path;
+
+/// What `convert_hf_to_gguf.py` writes itself.
+const CONVERTER: &[&str] = &["F32", "F16", "BF16", "Q8_0"];
+/// What `llama-quantize` makes of its BF16 output.
+const QUANTIZE: &[&str] = &["Q4_0", "Q4_1", "Q5_0", "Q5_1"];
+/// The same, for models whose rows divide into blocks of 256.
+const QUANTIZE_256: &[&str] = &["Q6_K"];
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        with_reference("golden::smollm2::one_thread", reference::smollm2(), |source| smollm2(source, 1)),
+        with_reference("golden::smollm2::two_threads", reference::smollm2(), |source| smollm2(source, 2)),
+        plain("golden::bard", bard),
+        plain("golden::a_flipped_bit_is_noticed", a_flipped_bit_is_noticed),
+        plain("golden::dtypes::f32_source", || dtypes("f32")),
+        plain("golden::dtypes::f16_source", || dtypes("f16")),
+    ];
+    let folders = outputs::names(&fixture("tiny")).into_iter().filter(|name| fixture("tiny").join(name).is_dir());
+    trials.extend(folders.map(|name| {
+        let title = format!("golden::tiny::{name}");
+        Trial::test(title, move || tiny(&name).map_err(Failed::from))
+    }));
+    trials
+}
+
+/// Expected sha256 by file type, from the fixture's table of a tool.
+fn expected(of: &Value, tool: &str, types: &[&str]) -> Result<Vec<(String, String)>, String> {
+    let sha256 = |file_type: &&str| {
+        let found = of[tool][*file_type].as_str().ok_or_else(|| format!("the fixture has no {tool} of {file_type}"))?;
+        Ok(((*file_type).to_owned(), found.to_owned()))
+    };
+    types.iter().map(sha256).collect()
+}
+
+/// Convert to all types in one run and compare.
+fn convert(source: &Path, expected: &[(String, String)], extra: &[&str]) -> Result<(), String> {
+    let out = scratch();
+    let mut args = vec!["convert", text(source)?, "--out", text(out.path())?];
+    args.extend(expected.iter().flat_map(|(file_type, _)| ["--type", file_type.as_str()]));
+    args.extend(extra);
+    ggufsmith(&args).ok()?;
+    outputs::check(out.path(), expected)
+}
+
+fn text(path: &Path) -> Result<&str, String> {
+    path.to_str().ok_or_else(|| format!("{path:?} is not UTF-8"))
+}
+
+fn smollm2(source: &Path, threads: usize) -> Result<(), String> {
+    let table = json(&fixture("smollm2/expected.json"));
+    let weights = outputs::sha256(&source.join("model.safetensors"));
+    if table["safetensors_sha256"] != weights.as_str() {
+        return Err(format!("{} has sha256 {weights}: not the checkpoint of the fixture", source.display()));
+    }
+    let mut all = expected(&table, "sha256_converter", CONVERTER)?;
+    all.extend(expected(&table, "sha256_llama_quantize_from_bf16", QUANTIZE)?);
+    convert(source, &all, &["--threads", &threads.to_string()])
+}
+
+fn bard() -> Result<(), String> {
+    let table = json(&fixture("bard.expected.json"));
+    let mut all = expected(&table, "sha256_converter", CONVERTER)?;
+    all.extend(expected(&table, "sha256_llama_quantize_from_bf16", QUANTIZE)?);
+    all.extend(expected(&table, "sha256_llama_quantize_from_bf16", QUANTIZE_256)?);
+    convert(&fixture("bard"), &all, &[])
+}
+
+/// Lines `NAME sha256`, four per model.
+fn tiny(name: &str) -> Result<(), String> {
+    let folder = fixture("tiny").join(name);
+    let lines = std::fs::read_to_string(folder.join("sha256.txt")).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let all: Vec<_> = lines.lines().filter_map(|l| l.split_once(' ')).map(|(t, s)| (t.to_owned(), s.to_owned())).collect();
+    if all.len() != 4 {
+        return Err(format!("{} lines in sha256.txt, not 4", all.len()));
+    }
+    convert(&folder.join("hf"), &all, &["--model-name", name])
+}
+
+/// Lines `convert TYPE sha256` and `quantize-from-WORDS TYPE sha256`.
+fn dtypes(words: &str) -> Result<(), String> {
+    let folder = fixture("dtypes").join(format!("llama-256-{words}"));
+    let lines = std::fs::read_to_string(folder.join("sha256.txt")).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let of = |tool: &str, types: &[&str]| -> Result<Vec<_>, String> {
+        let fields = lines.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let wanted = fields.filter(|f| f.len() == 3 && f[0] == tool && types.iter().any(|t| t.eq_ignore_ascii_case(f[1])));
+        let found: Vec<_> = wanted.map(|f| (f[1].to_owned(), f[2].to_owned())).collect();
+        if found.len() == types.len() { Ok(found) } else { Err(format!("{found:?} for {tool} {types:?}")) }
+    };
+    let own = of(&format!("quantize-from-{words}"), &["Q4_0"])?;
+    let mut all = of("convert", CONVERTER)?;
+    all.extend(own);
+    convert(&folder.join("hf"), &all, &["--model-name", "llama-256"])?;
+    for via in ["f32", "f16", "bf16"] {
+        let all = of(&format!("quantize-from-{via}"), &["Q4_0"])?;
+        convert(&folder.join("hf"), &all, &["--model-name", "llama-256", "--via", via])
+            .map_err(|e| format!("--via {via}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// The checker itself: one wrong bit in one of two files must be reported, for that file only.
+fn a_flipped_bit_is_noticed() -> Result<(), String> {
+    let folder = fixture("tiny/llama");
+    let lines = std::fs::read_to_string(folder.join("sha256.txt")).map_err(|e| e.to_string())?;
+    let all: Vec<_> = lines.lines().filter_map(|l| l.split_once(' ')).map(|(t, s)| (t.to_owned(), s.to_owned())).collect();
+    let out = scratch();
+    let (source, target) = (folder.join("hf"), out.path());
+    let args = ["convert", text(&source)?, "--out", text(target)?, "--type", "F32", "--type", "F16", "--model-name", "llama"];
+    ggufsmith(&args).ok()?;
+    outputs::check(target, &all[..2])?;
+    let victim = outputs::of_type(target, "F16")?;
+    let mut bytes = std::fs::read(&victim).map_err(|e| e.to_string())?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&victim, bytes).map_err(|e| e.to_string())?;
+    match outputs::check(target, &all[..2]) {
+        Err(e) if e.starts_with("1 of 2 files equal") && e.contains("f16: ") && !e.contains("f32: ") => Ok(()),
+        other => Err(format!("a flipped bit gave {other:?}")),
+    }
+}

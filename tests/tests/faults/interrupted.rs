@@ -1,0 +1,200 @@
+//! Runs that are killed at random moments, and runs that are asked to stop.
+
+use crate::plain;
+use ggufsmith_tests::binary::command;
+use ggufsmith_tests::outputs;
+use ggufsmith_tests::random_model::{Shape, SplitMix};
+use ggufsmith_tests::scratch;
+use libtest_mimic::Trial;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+const TYPES: &str = "F32,Q8_0,Q4_0,Q5_1";
+const MOMENTS: u32 = 50;
+const SEED: u64 = 0x6b_69_6c_6c;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        plain("interrupted::killed_at_random_moments_leaves_only_complete_files", killed),
+        plain("interrupted::killed_as_files_appear_leaves_only_complete_files", killed_at_the_end),
+        #[cfg(unix)]
+        plain("interrupted::ctrl_c_removes_everything", || stopped(rustix::process::Signal::INT)),
+        #[cfg(unix)]
+        plain("interrupted::terminate_removes_everything", || stopped(rustix::process::Signal::TERM)),
+    ]
+}
+
+/// A model, a folder for its outputs, and what an undisturbed run makes of it.
+struct Stage {
+    _folder: tempfile::TempDir,
+    model: PathBuf,
+    out: PathBuf,
+    expected: BTreeMap<String, String>,
+    duration: Duration,
+}
+
+impl Stage {
+    fn new(mebibytes: u64) -> Result<Self, String> {
+        let folder = scratch();
+        let (model, out) = (folder.path().join("hf"), folder.path().join("out"));
+        Shape::of_bytes(mebibytes << 20, 512, 2).write(&model).map_err(|e| e.to_string())?;
+        std::fs::create_dir(&out).map_err(|e| e.to_string())?;
+        let mut stage = Stage { _folder: folder, model, out, expected: BTreeMap::new(), duration: Duration::ZERO };
+        // The first run warms the caches.
+        for _ in 0..2 {
+            stage.clear()?;
+            let start = Instant::now();
+            stage.complete()?;
+            stage.duration = start.elapsed();
+        }
+        stage.expected = outputs::hashes(&stage.out);
+        if stage.expected.len() == TYPES.split(',').count() { Ok(stage) } else { Err(format!("{:?}", stage.expected)) }
+    }
+
+    fn start(&self) -> Result<Child, String> {
+        let (source, target) = (self.model.to_string_lossy(), self.out.to_string_lossy());
+        let mut command = command(&["convert", &source, "--out", &target, "--type", TYPES, "--quiet"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|e| e.to_string())
+    }
+
+    fn complete(&self) -> Result<(), String> {
+        let status = self.start()?.wait().map_err(|e| e.to_string())?;
+        if status.success() { Ok(()) } else { Err(format!("an undisturbed run ended with {status}")) }
+    }
+
+    fn clear(&self) -> Result<(), String> {
+        for name in outputs::names(&self.out) {
+            std::fs::remove_file(self.out.join(name)).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Every file under a final name is complete; how many there are.
+    fn check(&self) -> Result<usize, String> {
+        let found = outputs::hashes(&self.out);
+        for (name, sha256) in &found {
+            if self.expected.get(name) != Some(sha256) {
+                return Err(format!("{name} has sha256 {sha256}, expected {:?}", self.expected.get(name)));
+            }
+        }
+        for name in outputs::names(&self.out).iter().filter(|name| !name.starts_with('.') && name.ends_with(".json")) {
+            let text = std::fs::read(self.out.join(name)).map_err(|e| e.to_string())?;
+            serde_json::from_slice::<serde_json::Value>(&text).map_err(|e| format!("{name} is incomplete: {e}"))?;
+        }
+        Ok(found.len())
+    }
+
+    /// What the last run left is no obstacle to the next one. Files under final names go first: they would need --force.
+    fn run_again(&self) -> Result<(), String> {
+        for name in outputs::names(&self.out).iter().filter(|name| !name.starts_with('.')) {
+            std::fs::remove_file(self.out.join(name)).map_err(|e| e.to_string())?;
+        }
+        self.complete()?;
+        if outputs::hashes(&self.out) != self.expected {
+            return Err("a run after a killed one gave other bytes".to_owned());
+        }
+        match outputs::names(&self.out).into_iter().find(|name| name.starts_with('.')) {
+            Some(name) => Err(format!("{name} is left after a complete run")),
+            None => self.clear(),
+        }
+    }
+}
+
+fn kill(mut child: Child) -> Result<ExitStatus, String> {
+    // Fails where it has ended already, which is one of the moments.
+    let _ = child.kill();
+    child.wait().map_err(|e| e.to_string())
+}
+
+fn killed() -> Result<(), String> {
+    let stage = Stage::new(48)?;
+    let mut random = SplitMix(SEED);
+    let (mut runs, mut killed, mut with_leftovers) = (0, 0, 0);
+    while killed < MOMENTS {
+        stage.clear()?;
+        let fraction = (random.next() >> 11) as f64 / (1u64 << 53) as f64;
+        let child = stage.start()?;
+        std::thread::sleep(stage.duration.mul_f64(fraction));
+        let status = kill(child)?;
+        runs += 1;
+        killed += u32::from(!status.success());
+        with_leftovers += u32::from(outputs::names(&stage.out).iter().any(|name| name.starts_with('.')));
+        stage.check().map_err(|e| format!("moment {runs} ({fraction:.3} of the run): {e}"))?;
+        if runs % 10 == 0 {
+            stage.run_again().map_err(|e| format!("moment {runs}: {e}"))?;
+        }
+        if runs > 4 * MOMENTS {
+            return Err(format!("of {runs} runs only {killed} were cut short"));
+        }
+    }
+    // The test itself: it proves something only where files were being written.
+    if with_leftovers < MOMENTS / 5 {
+        return Err(format!("only {with_leftovers} of {killed} runs were killed while they were writing"));
+    }
+    Ok(())
+}
+
+/// The narrow moment in which files get their names.
+fn killed_at_the_end() -> Result<(), String> {
+    let stage = Stage::new(8)?;
+    for _ in 0..10 {
+        let mut child = stage.start()?;
+        let patience = Instant::now() + Duration::from_secs(60);
+        while outputs::ggufs(&stage.out).is_empty() && child.try_wait().map_err(|e| e.to_string())?.is_none() {
+            if Instant::now() > patience {
+                return Err("no file appears".to_owned());
+            }
+        }
+        kill(child)?;
+        let complete = stage.check()?;
+        if complete == 0 {
+            return Err("a file had appeared and is gone".to_owned());
+        }
+        stage.run_again()?;
+    }
+    Ok(())
+}
+
+/// Ask a run to stop while it writes: exit code 130 and an empty folder.
+#[cfg(unix)]
+fn stopped(signal: rustix::process::Signal) -> Result<(), String> {
+    let stage = Stage::new(192)?;
+    stage.clear()?;
+    for attempt in 0..5 {
+        let mut child = stage.start()?;
+        wait_for_temporary_file(&stage.out, &mut child)?;
+        // Into the middle of the work, a little later each time.
+        std::thread::sleep(stage.duration.mul_f64(0.05 * f64::from(attempt)));
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).map_err(|e| e.to_string())?;
+        let asked = Instant::now();
+        let status = child.wait().map_err(|e| e.to_string())?;
+        if status.code() != Some(130) {
+            return Err(format!("attempt {attempt}: ended with {status}, expected exit code 130"));
+        }
+        if asked.elapsed() > Duration::from_secs(10) {
+            return Err(format!("it took {:?} to stop", asked.elapsed()));
+        }
+        match outputs::names(&stage.out) {
+            names if names.is_empty() => {}
+            names => return Err(format!("attempt {attempt}: {names:?} was left behind")),
+        }
+    }
+    stage.run_again()
+}
+
+#[cfg(unix)]
+fn wait_for_temporary_file(out: &Path, child: &mut Child) -> Result<(), String> {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < patience {
+        if outputs::names(out).iter().any(|name| name.starts_with('.')) {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
+            return Err(format!("the run ended with {status} before it could be stopped"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err("no temporary file appears".to_owned())
+}

@@ -1,0 +1,302 @@
+//! Rules of the workspace that no compiler checks: who may use whom, registries, one place for every name, documents that agree
+//! with the code.
+#![allow(missing_docs, reason = "tests")]
+
+use ggufsmith_tests::binary::ggufsmith;
+use ggufsmith_tests::{fixture, outputs, root};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Which packages of this workspace a package may use, in any kind of dependency. DESIGN.md says why.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("core", &[]),
+    ("shaders", &[]),
+    ("gguf", &["core"]),
+    ("checkpoint", &["core"]),
+    ("arch", &["core", "gguf"]),
+    ("gpu", &["core", "shaders"]),
+    ("infer", &["core", "gguf", "checkpoint", "arch"]),
+    ("convert", &["core", "gguf", "checkpoint", "arch"]),
+    ("verify", &["core", "gguf", "checkpoint", "arch", "infer"]),
+    ("hub", &[]),
+    ("cli", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "infer", "convert", "verify", "hub"]),
+    ("tests", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "infer", "convert", "verify", "hub"]),
+];
+
+/// Packages of others that one package alone may use.
+const CONFINED: &[(&str, &str)] = &[
+    ("clap", "cli"),
+    ("anyhow", "cli"),
+    ("indicatif", "cli"),
+    ("ctrlc", "cli"),
+    ("wgpu", "gpu"),
+    ("naga", "shaders"),
+    ("hf-hub", "hub"),
+];
+
+/// Crates without `unsafe`.
+const SAFE: &[&str] = &["core", "gguf", "checkpoint", "arch", "convert"];
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn cargo_metadata() -> Value {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output =
+        Command::new(cargo).args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(root()).output();
+    let output = output.expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
+}
+
+/// A package's name as in the tables: its folder's.
+fn short(package: &str) -> &str {
+    if package == "ggufsmith" { "cli" } else { package.strip_prefix("ggufsmith-").unwrap_or(package) }
+}
+
+/// Every broken rule among the dependencies of the workspace's packages.
+fn broken_arrows(metadata: &Value) -> Vec<String> {
+    let mut broken = Vec::new();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = text(&package["name"]);
+        let name = short(&name);
+        let Some((_, allowed)) = ARROWS.iter().find(|(known, _)| *known == name) else {
+            broken.push(format!("{name} is no known package; say in ARROWS what it may use"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let used = text(&dependency["name"]);
+            let ours = used.starts_with("ggufsmith");
+            if ours && !allowed.contains(&short(&used)) {
+                broken.push(format!("{name} may not use {}", short(&used)));
+            }
+            if let Some((_, owner)) = CONFINED.iter().find(|(confined, _)| *confined == used)
+                && *owner != name
+            {
+                broken.push(format!("{name} may not use {used}, {owner} alone does"));
+            }
+        }
+    }
+    broken
+}
+
+#[test]
+fn packages_use_only_what_they_may() {
+    let mut metadata = cargo_metadata();
+    assert_eq!(broken_arrows(&metadata), [""; 0]);
+    // The check itself.
+    let packages = metadata["packages"].as_array_mut().unwrap();
+    let core = packages.iter_mut().find(|package| package["name"] == "ggufsmith-core").unwrap();
+    let dependencies = core["dependencies"].as_array_mut().unwrap();
+    dependencies.push(serde_json::json!({"name": "ggufsmith-gguf"}));
+    dependencies.push(serde_json::json!({"name": "clap"}));
+    assert_eq!(broken_arrows(&metadata), ["core may not use gguf", "core may not use clap, cli alone does"]);
+}
+
+#[test]
+fn packages_share_lints_and_versions() {
+    for package in cargo_metadata()["packages"].as_array().unwrap() {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        let text = read(manifest);
+        for line in ["version.workspace = true", "license.workspace = true", "[lints]\nworkspace = true"] {
+            assert!(text.contains(line), "{} lacks {line:?}", manifest.display());
+        }
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let name = dependency["name"].as_str().unwrap();
+            let inherited = text.lines().any(|line| line.starts_with(&format!("{name} = {{ workspace = true")));
+            assert!(inherited, "{}: {name} has a version of its own", manifest.display());
+        }
+    }
+}
+
+#[test]
+fn crates_without_unsafe_say_so() {
+    for name in SAFE {
+        let library = root().join("crates").join(name).join("src/lib.rs");
+        assert!(read(&library).contains("#![forbid(unsafe_code)]"), "{}", library.display());
+    }
+}
+
+/// All Rust files below a folder.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for name in outputs::names(folder) {
+        let path = folder.join(name);
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension() == Some(OsStr::new("rs")) {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[test]
+fn every_format_and_family_is_registered() {
+    let folder = root().join("crates/core/src/formats");
+    let registry = read(&folder.join("mod.rs"));
+    let mut formats = 0;
+    for path in rust_files(&folder).iter().filter(|path| !path.ends_with("mod.rs")) {
+        let (module, text) = (stem(path), read(path));
+        for item in ["FORMAT", "ENCODER"].iter().filter(|item| text.contains(&format!("pub static {item}:"))) {
+            formats += 1;
+            assert!(registry.contains(&format!("&{module}::{item}")), "{}: {item} is not registered in mod.rs", path.display());
+        }
+    }
+    assert!(formats >= 10, "only {formats} formats and encoders found");
+
+    let folder = root().join("crates/arch/src");
+    let registry = read(&folder.join("lib.rs"));
+    let families = rust_files(&folder).into_iter().filter_map(|path| {
+        let text = read(&path);
+        let name = text.split("\nimpl Family for ").nth(1)?.split_whitespace().next()?.to_owned();
+        Some((stem(&path), name))
+    });
+    let families: Vec<_> = families.collect();
+    assert!(!families.is_empty(), "no family found");
+    for (module, name) in families {
+        assert!(registry.contains(&format!("&{module}::{name}")), "{module}.rs is not registered in lib.rs");
+    }
+}
+
+/// A file without comments and without its test module, which by custom is the last item.
+fn product_code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_name_of_a_type_is_written_in_one_file() {
+    let formats = root().join("crates/core/src/formats");
+    let names: BTreeSet<String> = rust_files(&formats)
+        .iter()
+        .filter_map(|path| {
+            let name = read(path).split("name: \"").nth(1)?.split('"').next()?.to_owned();
+            (name != "ggml").then_some(name)
+        })
+        .collect();
+    assert!(names.contains("Q4_0") && names.len() >= 9, "{names:?}");
+    let sources: Vec<_> =
+        rust_files(&root().join("crates")).into_iter().filter(|path| path.components().any(|c| c.as_os_str() == "src")).collect();
+    let sources: Vec<_> = sources.into_iter().map(|path| (product_code(&read(&path)), path)).collect();
+    for name in &names {
+        let literal = format!("\"{name}\"");
+        let found: Vec<_> = sources.iter().filter(|(code, _)| code.contains(&literal)).map(|(_, path)| path).collect();
+        // The plain floats are source element types too, under the same names.
+        let allowed = if ["F32", "F16", "BF16"].contains(&name.as_str()) { 2 } else { 1 };
+        assert!(found.len() <= allowed, "{literal} is written in {found:?}");
+        assert!(found.iter().any(|path| path.starts_with(&formats)), "{literal}");
+    }
+}
+
+#[test]
+fn every_fixture_is_described() {
+    let readme = read(&fixture("README.md"));
+    let mut expected = BTreeSet::new();
+    for name in outputs::names(&fixture("")).into_iter().filter(|name| name != "README.md" && name != "__pycache__") {
+        expected.insert(if fixture(&name).is_dir() { format!("`{name}/") } else { format!("`{name}`") });
+    }
+    let missing: Vec<_> = expected.iter().filter(|mention| !readme.contains(mention.as_str())).collect();
+    assert!(missing.is_empty(), "fixtures/README.md does not speak of {missing:?}");
+}
+
+#[test]
+fn scripts_can_be_executed() {
+    #[cfg(unix)]
+    for name in ["scripts/test", ".ci/run", "bench/compare_llama_cpp"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(root().join(name)).unwrap().permissions().mode();
+        assert!(mode & 0o111 == 0o111, "{name} has mode {mode:o}");
+    }
+}
+
+/// The table between `<!-- NAME -->` and `<!-- /NAME -->` of README.md.
+fn readme_table<'a>(readme: &'a str, name: &str) -> &'a str {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let rest = readme.split(&begin).nth(1).unwrap_or_else(|| panic!("README.md lacks {begin}"));
+    rest.split(&end).next().unwrap_or_default()
+}
+
+/// README.md's tables equal what the binary lists. `UPDATE_README=1 cargo test --release --test rules` writes them anew.
+#[test]
+fn readme_tables_agree_with_the_registries() {
+    let path = root().join("README.md");
+    let mut readme = read(&path);
+    for (name, table) in [("types", types_table()), ("architectures", architectures_table())] {
+        if std::env::var_os("UPDATE_README").is_some() {
+            let old = format!("<!-- {name} -->\n{}<!-- /{name} -->", readme_table(&readme, name));
+            readme = readme.replace(&old, &format!("<!-- {name} -->\n{table}<!-- /{name} -->"));
+            fs::write(&path, &readme).unwrap();
+        }
+        assert_eq!(readme_table(&readme, name), table, "README.md is behind: UPDATE_README=1 cargo test --release --test rules");
+    }
+}
+
+fn list(what: &str) -> Vec<Value> {
+    let lists = ggufsmith(&["list", what, "--json"]).json().unwrap_or_else(|e| panic!("{e}"));
+    let list = lists[what].as_array().unwrap_or_else(|| panic!("{lists}")).clone();
+    assert!(!list.is_empty(), "nothing is listed as {what}");
+    list
+}
+
+fn types_table() -> String {
+    let mut table = String::from("| `--type` | bits per weight | same file as |\n| --- | ---: | --- |\n");
+    for entry in list("types") {
+        let (name, bits, tool) = (&entry["name"], &entry["bits_per_weight"], &entry["same_as"]);
+        let (name, tool) = (name.as_str().unwrap(), tool.as_str().unwrap());
+        table.push_str(&format!("| {name} | {} | {tool} |\n", bits.as_f64().unwrap()));
+    }
+    table
+}
+
+fn architectures_table() -> String {
+    let mut table = String::from("| architecture | classes in config.json |\n| --- | --- |\n");
+    for entry in list("architectures") {
+        let classes: Vec<_> =
+            entry["classes"].as_array().unwrap().iter().map(|class| format!("`{}`", class.as_str().unwrap())).collect();
+        table.push_str(&format!("| {} | {} |\n", entry["name"].as_str().unwrap(), classes.join(", ")));
+    }
+    table
+}
+
+/// Every command line of README.md that calls the binary runs; its models are stood in for by a fixture.
+#[test]
+fn readme_examples_run() {
+    let readme = read(&root().join("README.md"));
+    let here = ggufsmith_tests::scratch();
+    for folder in ["SmolLM2-135M-Instruct", "model"] {
+        fs::create_dir(here.path().join(folder)).unwrap();
+        for name in outputs::names(&fixture("bard")) {
+            fs::copy(fixture("bard").join(&name), here.path().join(folder).join(&name)).unwrap();
+        }
+    }
+    fs::create_dir(here.path().join("gguf")).unwrap();
+    let mut ran = 0;
+    let bard = fixture("bard").to_string_lossy().into_owned();
+    for line in readme.lines().filter_map(|line| line.strip_prefix("$ ")) {
+        let line = line.split(" #").next().unwrap_or_default().trim();
+        let arguments = line.strip_prefix("ggufsmith ").or_else(|| line.strip_prefix("cargo run --release -- "));
+        let Some(arguments) = arguments else { continue };
+        let arguments = arguments.replace("fixtures/bard", &bard);
+        let mut command = ggufsmith_tests::binary::command(&arguments.split_whitespace().collect::<Vec<_>>());
+        command.current_dir(here.path());
+        // `inspect model.gguf`: some file that a command before it wrote.
+        if let Some((_, written)) = outputs::ggufs(here.path()).into_iter().next() {
+            let _ = fs::copy(written, here.path().join("model.gguf"));
+        }
+        let run = ggufsmith_tests::binary::finish(command);
+        run.ok().unwrap_or_else(|e| panic!("README.md: {line}\n{e}"));
+        ran += 1;
+    }
+    assert!(ran >= 5, "only {ran} command lines in README.md");
+}
