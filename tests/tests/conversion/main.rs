@@ -1,6 +1,7 @@
 //! What comes out of a conversion: the reference tools' bytes, for every fixture and on any number of threads.
 
 mod behaviour;
+mod converter;
 mod engine;
 mod golden;
 
@@ -31,6 +32,7 @@ where
 
 fn main() -> ExitCode {
     let mut trials = golden::trials();
+    trials.extend(converter::trials());
     trials.extend(engine::trials());
     trials.extend(behaviour::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
