@@ -138,28 +138,14 @@ fn dry_run() -> Result<(), String> {
     demand(table.ok()?.contains("blk.0.attn_q.weight"), || table.describe("a table of tensors"))?;
     ggufsmith(&args).ok()?;
     let mut planned = BTreeMap::new();
-    collect_files(&plan, &mut planned);
+    for file in plan["outputs"].as_array().into_iter().flatten().flat_map(|output| output["files"].as_array()).flatten() {
+        let name = Path::new(file["path"].as_str().unwrap_or_default()).file_name().unwrap_or_default();
+        planned.insert(name.to_string_lossy().into_owned(), file["bytes"].as_u64().unwrap_or_default());
+    }
     let size = |(name, path): (String, std::path::PathBuf)| (name, std::fs::metadata(path).map_or(0, |m| m.len()));
     let real: BTreeMap<_, _> = outputs::ggufs(out.path()).into_iter().map(size).collect();
     demand(real.len() > 9, || format!("a split into shards was asked for: {real:?}"))?;
     same("planned sizes", &planned, &real)
-}
-
-/// Every object with the name of a GGUF file and a size, at any depth.
-fn collect_files(value: &Value, found: &mut BTreeMap<String, u64>) {
-    match value {
-        Value::Object(object) => {
-            let name =
-                ["path", "file", "name"].iter().find_map(|key| object.get(*key)?.as_str().filter(|n| n.ends_with(".gguf")));
-            if let (Some(name), Some(bytes)) = (name, object.get("bytes").and_then(Value::as_u64)) {
-                let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned();
-                found.insert(name, bytes);
-            }
-            object.values().for_each(|value| collect_files(value, found));
-        }
-        Value::Array(values) => values.iter().for_each(|value| collect_files(value, found)),
-        _ => {}
-    }
 }
 
 fn json_outputs() -> Result<(), String> {

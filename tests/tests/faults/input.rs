@@ -55,7 +55,7 @@ const CASES: &[Case] = &[
         make: |dir| edit_config(dir, |config| drop(config.remove("num_hidden_layers").and(config.remove("n_layers")))),
         extra: &[],
         // The default of 32 layers then asks for tensors that are not there.
-        words: &["blk.2."],
+        words: &["model.layers.2."],
     },
     Case {
         name: "tensor_maps_to_nothing",
@@ -95,7 +95,7 @@ const CASES: &[Case] = &[
             }
         },
         extra: &[],
-        words: &["model-0000", "model.norm.weight"],
+        words: &["model-00001-of-00002", "model-00002-of-00002", "model.embed_tokens.weight"],
     },
     Case {
         name: "shard_missing",
@@ -136,10 +136,20 @@ const CASES: &[Case] = &[
         words: &["model.safetensors", "header"],
     },
     Case {
-        name: "weights_of_integers",
-        make: |dir| edit(dir, |c| of(c, "model.norm.weight").dtype = "I16".to_owned(), |_| {}),
+        name: "weights_of_an_unknown_type",
+        make: |dir| {
+            edit(
+                dir,
+                |c| {
+                    let tensor = of(c, "model.norm.weight");
+                    tensor.dtype = "F8_E8M0".to_owned();
+                    tensor.bytes.truncate(64);
+                },
+                |_| {},
+            );
+        },
         extra: &[],
-        words: &["model.norm.weight", "I16"],
+        words: &["model.norm.weight", "F8_E8M0"],
     },
     Case {
         name: "weights_unreadable",
