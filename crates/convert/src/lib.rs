@@ -4,6 +4,8 @@
 //! weight is read. [`Conversion::run`] executes it: [`pipeline`] reads every source chunk once and encodes it for every output,
 //! [`sink`] writes at positions and lets all files appear together, [`manifest`] says what was made from what.
 
+#![forbid(unsafe_code)]
+
 mod conversion;
 mod intervals;
 pub mod manifest;
