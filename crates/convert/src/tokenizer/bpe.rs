@@ -26,6 +26,7 @@ pub(super) fn vocabulary(
     let files = &*files;
     let json = files.tokenizer_json.as_ref().ok_or_else(missing)?;
     let auto = AutoTokenizer::load(files, json, &tokens, true, warnings)?;
+    let tokens = without_repetitions(tokens, auto.base);
     let pre = pre::find(&auto, json, given, warnings)?;
 
     if vocab_size > 0 {
@@ -86,17 +87,17 @@ pub(super) fn take_tokens(files: &mut Files) -> Result<Vec<(String, u32)>, Token
         let (count, limit) = (tokens.len() as u64, MAX_TOKENS as u64);
         return Err(TokenizerError::Limit { what: "tokens in tokenizer.json", count, limit });
     }
-    Ok(without_repetitions(tokens))
+    Ok(tokens)
 }
 
-/// Of a token that is there twice the last entry counts.
-fn without_repetitions(tokens: Vec<(String, u32)>) -> Vec<(String, u32)> {
+/// Of a token that is there twice the last entry counts. `different`: how many different ones there are.
+pub(super) fn without_repetitions(tokens: Vec<(String, u32)>, different: usize) -> Vec<(String, u32)> {
+    if tokens.len() == different {
+        return tokens;
+    }
     let mut last = std::collections::HashMap::with_capacity(tokens.len());
     for (at, (text, _)) in tokens.iter().enumerate() {
         last.insert(text.as_str(), at);
-    }
-    if last.len() == tokens.len() {
-        return tokens;
     }
     let keep: Vec<bool> = tokens.iter().enumerate().map(|(at, (text, _))| last.get(text.as_str()) == Some(&at)).collect();
     tokens.into_iter().zip(keep).filter_map(|(token, keep)| keep.then_some(token)).collect()

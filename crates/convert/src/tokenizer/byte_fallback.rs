@@ -5,6 +5,7 @@ use super::bpe::{self, Slot};
 use super::files::Files;
 use super::json::TokenizerJson;
 use super::{TokenType, TokenizerError, Vocabulary};
+use std::collections::HashSet;
 
 /// All tokens have it: tokenizer.json has no scores, llama.cpp needs some.
 const SCORE: f32 = -1000.0;
@@ -19,15 +20,16 @@ pub(super) fn vocabulary(files: &mut Files, warnings: &mut Vec<String>) -> Resul
     let tokens = bpe::take_tokens(files)?;
     let files = &*files;
     let json = files.tokenizer_json.as_ref().ok_or(TokenizerError::Missing { looked_for: &["tokenizer.json"] })?;
-    let base = tokens.len();
     let auto = AutoTokenizer::load(files, json, &tokens, false, warnings)?;
-    let specials: Vec<u32> = auto.specials.iter().filter_map(|token| auto.id(token)).collect();
+    let base = auto.base;
+    let tokens = bpe::without_repetitions(tokens, base);
+    let specials: HashSet<u32> = auto.specials.iter().filter_map(|token| auto.id(token)).collect();
 
     let slots = bpe::slots(tokens, &auto.added)?;
     let mut out = Vocabulary::with_capacity(slots.len());
     for (id, slot) in slots.into_iter().enumerate() {
         let Some(Slot { text, .. }) = slot else { return Err(TokenizerError::Hole { id, tokens: base }) };
-        let special = specials.iter().any(|&s| s as usize == id);
+        let special = u32::try_from(id).is_ok_and(|id| specials.contains(&id));
         let kind = match (id < base, special) {
             (true, _) if is_byte(&text) => TokenType::Byte,
             (_, true) => TokenType::Control,

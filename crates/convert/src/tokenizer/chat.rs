@@ -91,7 +91,7 @@ impl Templates {
                         "" => {}
                         "default" => default = Some(text),
                         _ => {
-                            super::set(out, &format!("tokenizer.chat_template.{name}"), text);
+                            set_text(out, &format!("tokenizer.chat_template.{name}"), text);
                             if !names.contains(&name) {
                                 names.push(name);
                             }
@@ -104,7 +104,14 @@ impl Templates {
             }
         }
         if let Some(text) = default {
-            super::set(out, "tokenizer.chat_template", text);
+            set_text(out, "tokenizer.chat_template", text);
         }
+    }
+}
+
+/// gguf-py writes no empty text.
+fn set_text(out: &mut Vec<(String, Value)>, key: &str, text: String) {
+    if !text.is_empty() {
+        super::set(out, key, text);
     }
 }

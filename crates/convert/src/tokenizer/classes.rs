@@ -16,8 +16,8 @@ pub(super) struct Class {
     pub(super) prefix_space: Option<bool>,
     /// `add_prefix_space: true` reaches pre-tokenizers inside a sequence.
     pub(super) prefix_space_nested: bool,
-    /// Special tokens given as text are made non-normalized special tokens.
-    pub(super) wraps_roles: bool,
+    /// Special tokens that become non-normalized ones where they are given as text, and whether they take the spaces before them.
+    pub(super) wrapped: &'static [(&'static str, bool)],
     /// Tokens that become additional special tokens: key in tokenizer_config.json, default.
     pub(super) infill: &'static [(&'static str, &'static str)],
 }
@@ -28,7 +28,7 @@ const PLAIN: Class = Class {
     frame: None,
     prefix_space: Some(false),
     prefix_space_nested: false,
-    wraps_roles: false,
+    wrapped: &[],
     infill: &[],
 };
 
@@ -42,16 +42,6 @@ const LLAMA: Class = Class {
 
 const END_OF_TEXT: Option<&str> = Some("<|endoftext|>");
 const GPT2_ROLES: &[(&str, Option<&str>)] = &[("bos_token", END_OF_TEXT), ("eos_token", END_OF_TEXT), ("unk_token", END_OF_TEXT)];
-const ROBERTA_ROLES: &[(&str, Option<&str>)] = &[
-    ("bos_token", Some("<s>")),
-    ("eos_token", Some("</s>")),
-    ("unk_token", Some("<unk>")),
-    ("sep_token", Some("</s>")),
-    ("pad_token", Some("<pad>")),
-    ("cls_token", Some("<s>")),
-    ("mask_token", Some("<mask>")),
-];
-
 static CLASSES: &[Class] = &[
     PLAIN,
     LLAMA,
@@ -87,11 +77,10 @@ static CLASSES: &[Class] = &[
     },
     Class { name: "GPT2Tokenizer", roles: GPT2_ROLES, ..PLAIN },
     Class { name: "CodeGenTokenizer", roles: GPT2_ROLES, ..PLAIN },
-    Class { name: "WhisperTokenizer", roles: GPT2_ROLES, ..PLAIN },
     Class {
         name: "Qwen2Tokenizer",
         roles: &[("bos_token", None), ("eos_token", END_OF_TEXT), ("unk_token", END_OF_TEXT), ("pad_token", END_OF_TEXT)],
-        wraps_roles: true,
+        wrapped: &[("bos_token", false), ("eos_token", false), ("unk_token", false), ("pad_token", false)],
         ..PLAIN
     },
     Class {
@@ -105,8 +94,20 @@ static CLASSES: &[Class] = &[
         prefix_space_nested: true,
         ..PLAIN
     },
-    Class { name: "RobertaTokenizer", roles: ROBERTA_ROLES, ..PLAIN },
-    Class { name: "BartTokenizer", roles: ROBERTA_ROLES, ..PLAIN },
+    Class {
+        name: "RobertaTokenizer",
+        roles: &[
+            ("bos_token", Some("<s>")),
+            ("eos_token", Some("</s>")),
+            ("unk_token", Some("<unk>")),
+            ("sep_token", Some("</s>")),
+            ("pad_token", Some("<pad>")),
+            ("cls_token", Some("<s>")),
+            ("mask_token", Some("<mask>")),
+        ],
+        wrapped: &[("mask_token", true)],
+        ..PLAIN
+    },
 ];
 
 /// config.json's `model_type` and the class that `AutoTokenizer` takes where no file names one; others get the plain class.

@@ -12,11 +12,13 @@
 //! Nothing here trusts a file: ids and counts are checked before anything is allocated by them, and the `tokenizers` library runs
 //! where a panic is caught.
 
+mod arguments;
 mod auto;
 mod bpe;
 mod byte_fallback;
 mod chat;
 mod classes;
+mod engine;
 mod error;
 mod files;
 mod json;

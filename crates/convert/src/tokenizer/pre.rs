@@ -107,7 +107,7 @@ pub(super) fn find(
     if let Some(name) = by_hash(&hash) {
         return Ok(Pre { name, source: PreSource::Hash, hash: Some(hash) });
     }
-    let regexes = regexes(json);
+    let regexes = regexes(&json.normalizer, &auto.pre_tokenizer);
     match regexes.as_deref().and_then(|list| by_structure(list, json.model.flag("ignore_merges", false))) {
         Some(name) => {
             warnings.push(format!(
@@ -140,11 +140,11 @@ fn by_structure(regexes: &[String], ignore_merges: bool) -> Option<&'static str>
 /// The expression of `ByteLevel` with `use_regex`.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// The regular expressions by which tokenizer.json cuts text, in order; `None` where it does anything that no list of them says.
-fn regexes(json: &TokenizerJson) -> Option<Vec<String>> {
-    plain_normalizer(&json.normalizer).then_some(())?;
+/// The regular expressions by which a tokenizer cuts text, in order; `None` where it does anything that no list of them says.
+fn regexes(normalizer: &Value, pre_tokenizer: &Value) -> Option<Vec<String>> {
+    plain_normalizer(normalizer).then_some(())?;
     let mut out = Vec::new();
-    cuts(&json.pre_tokenizer, &mut out)?;
+    cuts(pre_tokenizer, &mut out)?;
     (!out.is_empty()).then_some(out)
 }
 
@@ -190,7 +190,7 @@ fn cuts(pre_tokenizer: &Value, out: &mut Vec<String>) -> Option<()> {
 
 /// Spellings that match the same text, and the one they become. Contractions: their alternatives exclude each other, so neither
 /// their order nor how case is ignored matters. Upper and lower case: how the engine spells what it has no classes for.
-const SPELLINGS: [(&str, &str); 9] = [
+const SPELLINGS: [(&str, &str); 10] = [
     (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", "<contraction>"),
     (r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", "<contraction>"),
     (r"'(?i:[sdmt]|ll|ve|re)", "<contraction>"),
@@ -200,6 +200,8 @@ const SPELLINGS: [(&str, &str); 9] = [
     (r"((?=[\p{L}])([^a-z]))", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"),
     (r"((?=[\p{L}])([^A-Z]))", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"),
     (r"\p{N}{1}", r"\p{N}"),
+    // Inside a class a bracket need not be closed before the class is.
+    ("[^(\\s|[.,!?…。，、।۔،])]+", "[^(\\s|.,!?…。，、।۔،)]+"),
 ];
 
 /// One spelling of a regular expression.
@@ -235,8 +237,7 @@ mod tests {
     use serde_json::json;
 
     fn name(pre_tokenizer: Value, ignore_merges: bool) -> Option<&'static str> {
-        let json = TokenizerJson { pre_tokenizer, ..TokenizerJson::default() };
-        by_structure(&regexes(&json)?, ignore_merges)
+        by_structure(&regexes(&Value::Null, &pre_tokenizer)?, ignore_merges)
     }
 
     fn split(regex: &str) -> Value {
@@ -295,9 +296,7 @@ mod tests {
         assert_eq!(name(sequence(&[bytes(true), split(r"\p{N}")]), true), None, "another order");
         assert_eq!(name(json!({"type": "ByteLevel", "add_prefix_space": true}), false), None);
         assert_eq!(name(Value::Null, false), None);
-        let lower =
-            TokenizerJson { pre_tokenizer: bytes(true), normalizer: json!({"type": "Lowercase"}), ..TokenizerJson::default() };
-        assert_eq!(regexes(&lower), None);
+        assert_eq!(regexes(&json!({"type": "Lowercase"}), &bytes(true)), None);
     }
 
     #[test]
