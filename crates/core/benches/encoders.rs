@@ -1,10 +1,12 @@
 //! Encoders beside memcpy: GB/s of source words read, one thread, best of many interleaved passes.
 //!
-//! `cargo bench -p ggufsmith-core [-- [FILTER] [--level baseline|avx2|avx512] [--textbook] [--importance | --decode]]`; FILTER is part of `FORMAT/WORDS`, e.g. `/BF16`.
+//! `cargo bench -p ggufsmith-core [-- [FILTER] [--level baseline|avx2|avx512] [--importance | --decode | --textbook]]`;
+//! FILTER is part of `FORMAT/WORDS`, e.g. `/BF16`.
 #![allow(clippy::print_stdout)]
 
 use ggufsmith_core::blocks::simd::Level;
-use ggufsmith_core::{ENCODERS, Rows, Words, float};
+use ggufsmith_core::schemes::FourBit;
+use ggufsmith_core::{ENCODERS, Rows, SCHEMES, Words, float};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -37,63 +39,109 @@ fn seconds(f: &mut dyn FnMut()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-fn main() {
-    let (mut filter, mut level, mut textbook, mut importance, mut decode) = (String::new(), None, false, None, false);
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--bench" => {}
-            "--textbook" => textbook = true,
-            "--decode" => decode = true,
-            "--importance" => importance = Some(vec![1.0; COLS]),
-            "--level" => {
-                let name = args.next().unwrap_or_default();
-                level = Level::available().into_iter().find(|l| format!("{l:?}").to_lowercase() == name);
-                assert!(level.is_some(), "no level {name:?} here; there are {:?}", Level::available());
+/// What is timed.
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Encode,
+    Importance,
+    Decode,
+    Textbook,
+}
+
+struct Options {
+    what: What,
+    filter: String,
+    levels: Vec<Level>,
+    ones: Vec<f32>,
+}
+
+impl Options {
+    fn parse() -> Options {
+        let mut options =
+            Options { what: What::Encode, filter: String::new(), levels: Level::available(), ones: vec![1.0; COLS] };
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--bench" => {}
+                "--importance" => options.what = What::Importance,
+                "--decode" => options.what = What::Decode,
+                "--textbook" => options.what = What::Textbook,
+                "--level" => {
+                    let name = args.next().unwrap_or_default();
+                    options.levels.retain(|level| format!("{level:?}").to_lowercase() == name);
+                    assert!(!options.levels.is_empty(), "no level {name:?} here; there are {:?}", Level::available());
+                }
+                other => options.filter = other.into(),
             }
-            other => filter = other.into(),
+        }
+        options
+    }
+
+    fn wants(&self, name: &str, words: Words) -> bool {
+        format!("{name}/{words:?}").contains(&self.filter)
+    }
+
+    fn importance(&self) -> Option<&[f32]> {
+        (self.what == What::Importance).then_some(&self.ones[..])
+    }
+
+    /// Time `run` at every level beside memcpy of its source, and print a line for each level.
+    fn compare(&self, name: &str, words: Words, bytes: &[u8], run: &mut dyn FnMut()) {
+        let mut copy = vec![0; bytes.len()];
+        let (mut memcpy, mut best) = (f64::MAX, vec![f64::MAX; self.levels.len()]);
+        for _ in 0..PASSES {
+            memcpy = memcpy.min(seconds(&mut || black_box(&mut copy).copy_from_slice(black_box(bytes))));
+            for (level, best) in self.levels.iter().zip(&mut best) {
+                *best = best.min(level.limit(|| seconds(run)));
+            }
+        }
+        let rate = |time: f64| bytes.len() as f64 / time / 1e9;
+        for (level, best) in self.levels.iter().zip(best) {
+            let (words, level) = (format!("{words:?}"), format!("{level:?}"));
+            let weights = (ROWS * COLS) as f64 / best / 1e6;
+            println!(
+                "{name:<8} {words:<5} {level:<9} {:>9.2} {:>9.2} {:>7.3} {weights:>12.0}",
+                rate(best),
+                rate(memcpy),
+                memcpy / best
+            );
         }
     }
-    let levels = level.map_or_else(Level::available, |l| vec![l]);
+}
+
+fn main() {
+    let options = Options::parse();
     let values = gaussian(ROWS * COLS);
     println!("{:<8} {:<5} {:<9} {:>9} {:>9} {:>7} {:>12}", "format", "words", "level", "GB/s", "memcpy", "ratio", "Mweights/s");
     for encoder in ENCODERS {
-        for words in [Words::BF16, Words::F16, Words::F32] {
-            if !format!("{}/{words:?}", encoder.format.name).contains(&filter) {
-                continue;
-            }
+        let format = encoder.format;
+        for words in [Words::BF16, Words::F16, Words::F32].into_iter().filter(|words| options.wants(format.name, *words)) {
             let bytes = words_of(&values, words);
             let rows = Rows { words, cols: COLS, bytes: &bytes };
-            let size = encoder.format.bytes_for(rows.elems() as u64).expect("whole blocks") as usize;
-            let (mut out, mut copy, mut decoded) = (vec![0; size], vec![0; bytes.len()], vec![0f32; values.len()]);
-            encoder.encode(rows, importance.as_deref(), &mut out).expect("lengths fit");
-            let mut memcpy = f64::MAX;
-            let mut best = vec![f64::MAX; levels.len()];
-            for _ in 0..PASSES {
-                memcpy = memcpy.min(seconds(&mut || black_box(&mut copy).copy_from_slice(black_box(&bytes))));
-                for (level, best) in levels.iter().zip(&mut best) {
-                    let run = if textbook { encoder.textbook } else { encoder.fast };
-                    let time = level.limit(|| match decode {
-                        false => seconds(&mut || run(black_box(rows), importance.as_deref(), black_box(&mut out))),
-                        true => seconds(&mut || (encoder.format.decode)(black_box(&out), black_box(&mut decoded))),
-                    });
-                    *best = best.min(time);
+            let mut out = vec![0; format.bytes_for(rows.elems() as u64).expect("whole blocks") as usize];
+            let mut decoded = vec![0f32; values.len()];
+            encoder.encode(rows, options.importance(), &mut out).expect("lengths fit");
+            options.compare(format.name, words, &bytes, &mut || match options.what {
+                What::Decode => (format.decode)(black_box(&out), black_box(&mut decoded)),
+                What::Textbook => (encoder.textbook)(black_box(rows), None, black_box(&mut out)),
+                _ => (encoder.fast)(black_box(rows), options.importance(), black_box(&mut out)),
+            });
+        }
+    }
+    for scheme in SCHEMES {
+        for words in [Words::BF16, Words::F16, Words::F32].into_iter().filter(|words| options.wants(scheme.name, *words)) {
+            let bytes = words_of(&values, words);
+            let block_len = FourBit::DEFAULT_BLOCK_LEN;
+            let (mut codes, mut absmax) = (vec![0; values.len() / 2], vec![0f32; values.len() / block_len]);
+            let mut decoded = vec![0f32; values.len()];
+            options.compare(scheme.name, words, &bytes, &mut || {
+                match options.what {
+                    What::Decode => scheme.decode(black_box(&codes), &absmax, block_len, black_box(&mut decoded)),
+                    What::Textbook => scheme.encode_textbook(words, black_box(&bytes), block_len, &mut codes, &mut absmax),
+                    _ => scheme.encode(words, black_box(&bytes), block_len, &mut codes, &mut absmax),
                 }
-            }
-            for (level, best) in levels.iter().zip(best) {
-                let rate = |time: f64| bytes.len() as f64 / time / 1e9;
-                let name = format!("{level:?}");
-                println!(
-                    "{:<8} {:<5} {:<9} {:>9.2} {:>9.2} {:>7.3} {:>12.0}",
-                    encoder.format.name,
-                    format!("{words:?}"),
-                    name,
-                    rate(best),
-                    rate(memcpy),
-                    memcpy / best,
-                    values.len() as f64 / best / 1e6
-                );
-            }
+                .expect("lengths fit");
+            });
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod expr;
 pub mod float;
 pub mod format;
 pub mod formats;
+pub mod schemes;
 pub mod source;
 pub mod worker;
 
@@ -25,5 +26,6 @@ pub use encoder::{EncodeError, Encoder, Rows, Words};
 pub use expr::TensorExpr;
 pub use format::Format;
 pub use formats::{ENCODERS, FORMATS};
+pub use schemes::SCHEMES;
 pub use source::{SourceError, TensorInfo, TensorSource};
 pub use worker::Worker;
