@@ -5,8 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 use ggufsmith_core::blocks::simd::Level;
-use ggufsmith_core::schemes::FourBit;
-use ggufsmith_core::{ENCODERS, Rows, SCHEMES, Words, float};
+use ggufsmith_core::{ENCODERS, FourBit, Rows, SCHEMES, Words, float};
 use std::hint::black_box;
 use std::time::Instant;
 

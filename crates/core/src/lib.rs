@@ -6,6 +6,8 @@
 //! - a [`Format`] is one ggml tensor type: how many elements a block holds, how many bytes it takes, how it decodes;
 //! - an [`Encoder`] turns [`Rows`] into blocks of one format; the encoder named `ggml` writes the bytes of `ggml_quantize_chunk`.
 //!
+//! A [`FourBit`] scheme is what other libraries than ggml store instead of blocks: codes here, scales there.
+//!
 //! [`expr`] says how an output tensor comes from source tensors, [`source`] where source bytes come from.
 //! This crate does no I/O, reads no environment, and contains no `unsafe`.
 #![forbid(unsafe_code)]
@@ -17,6 +19,7 @@ pub mod expr;
 pub mod float;
 pub mod format;
 pub mod formats;
+pub mod scheme;
 pub mod schemes;
 pub mod source;
 pub mod worker;
@@ -26,6 +29,7 @@ pub use encoder::{EncodeError, Encoder, Rows, Words};
 pub use expr::TensorExpr;
 pub use format::Format;
 pub use formats::{ENCODERS, FORMATS};
+pub use scheme::{FourBit, SchemeError};
 pub use schemes::SCHEMES;
 pub use source::{SourceError, TensorInfo, TensorSource};
 pub use worker::Worker;

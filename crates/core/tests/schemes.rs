@@ -3,8 +3,7 @@
 mod common;
 
 use common::{ALL_WORDS, at_every_level, inputs};
-use ggufsmith_core::schemes::{FourBit, SchemeError};
-use ggufsmith_core::{SCHEMES, Words};
+use ggufsmith_core::{FourBit, SCHEMES, SchemeError, Words};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};

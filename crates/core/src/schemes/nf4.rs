@@ -1,7 +1,7 @@
 //! `NF4` of bitsandbytes: codes of 4 bits for sixteen quantiles of the normal distribution, one F32 scale per block.
 //! 4.5 bits per weight in blocks of 64.
 
-use super::four_bit::FourBit;
+use crate::scheme::FourBit;
 
 /// bitsandbytes' `nf4`.
 pub static SCHEME: FourBit = FourBit::new(

@@ -1,3 +1,5 @@
+//! The contract of a scheme that is no ggml format: it has no `ggml_id`, and what it writes are several arrays, not blocks.
+//!
 //! bitsandbytes' 4-bit blocks (`quantize_4bit`, `dequantize_4bit` on the CPU, without double quantization).
 //!
 //! A tensor is one sequence of elements, whatever its shape, in blocks of `block_len`; the last one may be shorter. Per block there
