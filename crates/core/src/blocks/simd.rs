@@ -1,7 +1,7 @@
 //! Which instructions the fast encoders are compiled for, decided when they run.
 //!
-//! A [`Kernel`] is compiled once per instruction set, with everything that is inlined into it; plain loops over arrays then become
-//! vector code, and [`Isa`] holds the few operations that the compiler does not find by itself. No set changes a result: products
+//! A `Kernel` is compiled once per instruction set, with everything that is inlined into it; plain loops over arrays then become
+//! vector code, and `Isa` holds the few operations that the compiler does not find by itself. No set changes a result: products
 //! and sums are not contracted, and operations keep their order.
 
 use std::cell::Cell;
