@@ -221,11 +221,45 @@ fn every_fixture_is_described() {
 #[test]
 fn scripts_can_be_executed() {
     #[cfg(unix)]
-    for name in ["scripts/test", ".ci/run", "bench/compare_llama_cpp"] {
+    for name in ["scripts/test", "scripts/readme", ".ci/run", "bench/compare_llama_cpp"] {
         use std::os::unix::fs::PermissionsExt;
         let mode = fs::metadata(root().join(name)).unwrap().permissions().mode();
         assert!(mode & 0o111 == 0o111, "{name} has mode {mode:o}");
     }
+}
+
+/// Files that a crate embeds lie inside it: what cargo packages builds by itself.
+#[test]
+fn embedded_files_are_packaged() {
+    let mut found = 0;
+    for package in cargo_metadata()["packages"].as_array().unwrap() {
+        let folder = Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap();
+        for path in rust_files(&folder.join("src")) {
+            let code = product_code(&read(&path));
+            for embedded in ["include_str!(\"", "include_bytes!(\""].iter().flat_map(|call| code.split(call).skip(1)) {
+                let name = embedded.split('"').next().unwrap_or_default();
+                let file = path
+                    .parent()
+                    .unwrap()
+                    .join(name)
+                    .canonicalize()
+                    .unwrap_or_else(|e| panic!("{}: {name}: {e}", path.display()));
+                assert!(file.starts_with(folder), "{} embeds {}", path.display(), file.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0, "nothing is embedded anywhere");
+}
+
+#[test]
+fn the_workspace_can_be_packaged() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let scratch = ggufsmith_tests::scratch();
+    let mut command = Command::new(cargo);
+    command.args(["package", "--workspace", "--no-verify", "--allow-dirty", "--offline", "--target-dir"]).arg(scratch.path());
+    let output = command.current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The table between `<!-- NAME -->` and `<!-- /NAME -->` of README.md.
@@ -235,7 +269,7 @@ fn readme_table<'a>(readme: &'a str, name: &str) -> &'a str {
     rest.split(&end).next().unwrap_or_default()
 }
 
-/// README.md's tables equal what the binary lists. `UPDATE_README=1 cargo test --release --test rules` writes them anew.
+/// README.md's tables equal what the binary lists. `scripts/readme` writes them anew.
 #[test]
 fn readme_tables_agree_with_the_registries() {
     let path = root().join("README.md");
@@ -246,7 +280,7 @@ fn readme_tables_agree_with_the_registries() {
             readme = readme.replace(&old, &format!("<!-- {name} -->\n{table}<!-- /{name} -->"));
             fs::write(&path, &readme).unwrap();
         }
-        assert_eq!(readme_table(&readme, name), table, "README.md is behind: UPDATE_README=1 cargo test --release --test rules");
+        assert_eq!(readme_table(&readme, name), table, "README.md is behind: run scripts/readme");
     }
 }
 
