@@ -3,7 +3,7 @@
 use crate::adapter::{AdapterInfo, Selection, select};
 use crate::device::Device;
 use crate::error::GpuError;
-use crate::job::Job;
+use crate::job::{Difference, Job};
 use crate::kernel::{KERNELS, Kernel, WORDS, shader_words};
 use crate::ring::{Capacity, Dispatch, Faults, Ring};
 use crate::selftest::{self, SelfTest};
@@ -51,6 +51,7 @@ pub(crate) struct Shared {
     /// By kernel and word type.
     prepared: Vec<OnceLock<Prepared>>,
     mismatch: Mutex<Option<Mismatch>>,
+    checked_at_the_end: OnceLock<()>,
 }
 
 /// A compiled kernel with what its self-test said.
@@ -159,6 +160,7 @@ impl Gpu {
             capacity,
             prepared,
             mismatch: Mutex::new(None),
+            checked_at_the_end: OnceLock::new(),
         };
         Ok(Gpu { shared: Arc::new(shared) })
     }
@@ -236,6 +238,28 @@ impl Shared {
     /// From now on no result of this GPU is trusted, nor are those it gave.
     pub fn distrust(&self, mismatch: Mismatch) {
         self.mismatch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(mismatch);
+    }
+
+    /// Once, when no worker has anything left to do: test every kernel that was used again. A device that began to give wrong bytes
+    /// after the last chunk that was compared is found out here.
+    pub fn check_at_the_end(&self) {
+        self.checked_at_the_end.get_or_init(|| {
+            // Without memory for buffers nothing can be tested, and nothing is known against what was given before.
+            let Ok(mut ring) = Ring::new(&self.device, self.capacity) else { return };
+            let states = KERNELS.iter().flat_map(|kernel| WORDS.map(|words| (kernel, words)));
+            for ((kernel, words), prepared) in states.zip(&self.prepared) {
+                let Some(prepared) = prepared.get() else { continue };
+                let Some(pipeline) = prepared.trusted() else { continue };
+                if !self.is_usable() || prepared.chunks.load(Ordering::Relaxed) == 0 {
+                    continue;
+                }
+                let dispatch = Dispatch { pipeline, poison: self.options.testing.poison, faults: Some(&self.faults) };
+                if let Some(difference) = selftest::first_difference(kernel, words, dispatch, &mut ring) {
+                    let Difference { offset, expected, found } = difference;
+                    self.distrust(Mismatch { kernel: kernel.name(), words, offset, expected, found });
+                }
+            }
+        });
     }
 
     /// A kernel, compiled and tested when it is first asked for.

@@ -2,7 +2,7 @@
 
 use crate::adversarial;
 use crate::error::GpuError;
-use crate::job::{Job, Planes};
+use crate::job::{Difference, Job, Planes};
 use crate::kernel::Kernel;
 use crate::ring::{Dispatch, Ring};
 use ggufsmith_core::Words;
@@ -53,6 +53,23 @@ pub(crate) fn run(kernel: &'static Kernel, words: Words, dispatch: Dispatch<'_>,
         Ok((wrong, left_to_cpu)) if wrong.is_empty() => SelfTest::Passed { blocks, left_to_cpu },
         Ok((wrong, _)) => SelfTest::Failed { blocks, wrong: wrong.len() },
     }
+}
+
+/// The same data again: the first byte that is not the CPU's. An error of the device says nothing about bytes.
+pub(crate) fn first_difference(
+    kernel: &'static Kernel,
+    words: Words,
+    dispatch: Dispatch<'_>,
+    ring: &mut Ring,
+) -> Option<Difference> {
+    let source = adversarial::data(words, kernel.block_len(), ELEMS, SEED);
+    let job = Job { kernel, words, block_len: kernel.block_len(), source: &source };
+    let (first, second) = job.plane_bytes();
+    let (mut first, mut second) = (vec![0; first], vec![0; second]);
+    let mut found = Planes { first: &mut first, second: &mut second };
+    ring.run(job, dispatch, found.reborrow()).ok()?;
+    job.redo_marked(found.reborrow());
+    job.first_difference(&found)
 }
 
 /// Encode on the device and by the textbook: the blocks that differ, and how many were left to the CPU.

@@ -135,6 +135,7 @@ impl Worker for GpuWorker {
     }
 
     fn retracted(&self) -> Vec<u64> {
+        self.gpu.shared.check_at_the_end();
         match self.gpu.shared.mismatch() {
             Some(_) => self.unchecked.clone(),
             None => Vec::new(),

@@ -12,7 +12,7 @@ const WORDS: Words = Words::BF16;
 const SLOT: usize = 16 << 10;
 
 pub fn trials() -> Vec<Test> {
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 11] = [
         ("the device is lost between chunks", device_lost),
         ("the device is lost inside a chunk", device_lost_inside_a_chunk),
         ("device memory runs out", out_of_memory),
@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Test> {
         ("a wrong bit is found and its chunks taken back", wrong_bit),
         ("workers of one device take back together", two_workers),
         ("a wrong first chunk never leaves", wrong_from_the_start),
+        ("bytes that go wrong after the last comparison are found at the end", wrong_at_the_end),
         ("a kernel that fails its self-test is not used", failed_self_test),
     ];
     tests.into_iter().map(|(name, test)| -> Test { (format!("faults::{name}"), Box::new(test)) }).collect()
@@ -132,13 +133,22 @@ fn two_workers() {
     let gpu = open(Some(Fault::WrongBit { after: 10 }), 11);
     let (mut first, mut second) = (gpu.worker().unwrap(), gpu.worker().unwrap());
     assert_eq!(wrong_chunks(&mut first, 1), [0; 0]);
-    assert_eq!(first.retracted(), [0; 0]);
     wrong_chunks(&mut second, 1);
     assert_eq!(
         first.retracted(),
         [1, 2, 3, 4, 5, 6, 7, 8, 9],
         "the first one is under suspicion for what the second one's chunk showed"
     );
+}
+
+/// No chunk is compared after the fifth: the test at the end has to notice.
+fn wrong_at_the_end() {
+    let gpu = open(Some(Fault::WrongBit { after: 5 }), 100);
+    let mut worker = gpu.worker().unwrap();
+    assert_eq!(wrong_chunks(&mut worker, 1), [5, 6, 7, 8, 9]);
+    assert_eq!(gpu.summary().mismatch, None);
+    assert_eq!(worker.retracted(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert!(gpu.summary().mismatch.is_some());
 }
 
 fn wrong_from_the_start() {
