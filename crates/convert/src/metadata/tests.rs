@@ -209,6 +209,11 @@ fn hostile_yaml_is_an_error_and_costs_no_memory() {
     assert!(matches!(yaml::load("a: [1"), Err(YamlError::Syntax(_))));
 }
 
+#[test]
+fn what_the_parser_panics_on_is_an_error() {
+    assert!(matches!(yaml::load("[!,"), Err(yaml::YamlError::Panicked)));
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_yaml_reader_panic(text in "[a-c0-9:\\-\\[\\]{}&*!|>'\"%@#?, \n\u{e9}~=<]{0,80}") {

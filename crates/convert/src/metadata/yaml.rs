@@ -7,6 +7,7 @@ use super::node::{Fields, Kind, Node, Scalar};
 use fancy_regex::Regex;
 use libyaml_safer::{Event, EventData, Parser, ScalarStyle};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::LazyLock;
 
@@ -35,6 +36,8 @@ pub enum YamlError {
     Expansion { line: u64, limit: usize },
     #[error("line {line}: a second document begins")]
     SecondDocument { line: u64 },
+    #[error("the YAML parser gave up on it without a reason")]
+    Panicked,
 }
 
 /// The one document of a text; null where it is empty. Aliases are shared, so memory is bounded by the text's length.
@@ -65,8 +68,10 @@ struct Composer<'a> {
 }
 
 impl Composer<'_> {
+    /// The parser panics on some texts (`[!,`); that is caught, and nothing of it is used afterwards.
     fn next(&mut self) -> Result<Event, YamlError> {
-        Ok(self.parser.parse()?)
+        let event = catch_unwind(AssertUnwindSafe(|| self.parser.parse()));
+        Ok(event.map_err(|_| YamlError::Panicked)??)
     }
 
     fn charge(&mut self, bytes: usize, line: u64) -> Result<(), YamlError> {
