@@ -1,6 +1,6 @@
 //! Writes a Llama checkpoint with random BF16 weights.
 //!
-//! usage: random_model FOLDER MEBIBYTES [HIDDEN [SHARDS]]     defaults: hidden size 2048, one shard
+//! usage: `random_model FOLDER MEBIBYTES [HIDDEN [SHARDS]]`; defaults: hidden size 2048, one shard
 
 use ggufsmith_tests::random_model::Shape;
 use std::error::Error;
