@@ -5,9 +5,9 @@
 //!
 //! | source | `tokenizer.ggml.model` | module |
 //! | --- | --- | --- |
-//! | `tokenizer.model` (SentencePiece) | `llama` | [`spm`] |
-//! | `tokenizer.json`, BPE with byte fallback | `llama` | [`byte_fallback`] |
-//! | `tokenizer.json`, byte-level BPE | `gpt2` | [`bpe`] |
+//! | `tokenizer.model` (SentencePiece) | `llama` | `spm` |
+//! | `tokenizer.json`, BPE with byte fallback | `llama` | `byte_fallback` |
+//! | `tokenizer.json`, byte-level BPE | `gpt2` | `bpe` |
 //!
 //! Nothing here trusts a file: ids and counts are checked before anything is allocated by them, and the `tokenizers` library runs
 //! where a panic is caught.
