@@ -1,4 +1,4 @@
-//! One file per command; a command is one line of [`commands!`].
+//! One file per command; a command is one line of `commands!`.
 
 use crate::failure::Failure;
 use clap::Subcommand;
