@@ -53,9 +53,11 @@ pub static Q8_0: Kernel = Kernel { file: "q8_0.wgsl", twin: "formats/q8_0.rs", t
 pub static Q4_0: Kernel = Kernel { file: "q4_0.wgsl", twin: "formats/q4_0.rs", text: include_str!("../q4_0.wgsl") };
 /// Q4_1 blocks, two per invocation.
 pub static Q4_1: Kernel = Kernel { file: "q4_1.wgsl", twin: "formats/q4_1.rs", text: include_str!("../q4_1.wgsl") };
+/// bitsandbytes' NF4 codes and absmax, one block per invocation.
+pub static NF4: Kernel = Kernel { file: "nf4.wgsl", twin: "schemes/nf4.rs", text: include_str!("../nf4.wgsl") };
 
 /// Every kernel.
-pub static KERNELS: &[&Kernel] = &[&Q8_0, &Q4_0, &Q4_1];
+pub static KERNELS: &[&Kernel] = &[&Q8_0, &Q4_0, &Q4_1, &NF4];
 
 /// Invocations per workgroup of every kernel (`WORKGROUP` in common/interface.wgsl).
 pub const WORKGROUP: u32 = 64;

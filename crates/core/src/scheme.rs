@@ -123,7 +123,12 @@ impl FourBit {
         Ok(())
     }
 
-    fn check_source(
+    /// Whether lengths belong together: what [`FourBit::encode`] checks before it encodes; `codes` and `absmax` are the buffers'
+    /// lengths.
+    ///
+    /// # Errors
+    /// As [`FourBit::encode`].
+    pub fn check_source(
         &self,
         words: Words,
         source: &[u8],

@@ -308,9 +308,10 @@ impl Shared {
 
 /// Buffer sizes inside the adapter's limits.
 fn capacity(info: &AdapterInfo, options: &Options) -> Result<Capacity, GpuError> {
-    // A slot's source and result are bindings, and one invocation works on 64 elements or more.
+    // A slot's source and result are bindings; the upload buffer is a little larger than the source.
     let limit = info.limits.max_storage_binding_bytes.min(info.limits.max_buffer_bytes / 2);
-    let largest = u64::from(info.limits.max_workgroups) * u64::from(shaders::WORKGROUP) * 64 * 2;
+    // One invocation reads 32 elements of 2 bytes or more.
+    let largest = u64::from(info.limits.max_workgroups) * u64::from(shaders::WORKGROUP) * 32 * 2;
     let limit = usize::try_from(limit.min(largest)).unwrap_or(usize::MAX);
     let source_bytes = options.slot_bytes.min(limit) / GRAIN * GRAIN;
     // Per kernel and word type, rounded up; a source of whole `GRAIN`s is a whole number of units.

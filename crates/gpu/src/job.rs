@@ -2,6 +2,7 @@
 
 use crate::kernel::{Kernel, Twin};
 use crate::ring::Unit;
+use ggufsmith_core::scheme::FourBit;
 use ggufsmith_core::{Rows, Words};
 
 /// ggml blocks that one invocation writes: two of them are whole 32-bit words.
@@ -12,6 +13,7 @@ const COMPARED_AT_A_TIME: usize = 1 << 20;
 
 /// The scale that shaders/common/exact.wgsl gives a block which the CPU has to encode.
 const SENTINEL_F16: [u8; 2] = 0x7fff_u16.to_le_bytes();
+const SENTINEL_F32: [u8; 4] = 0x7fff_ffff_u32.to_le_bytes();
 
 /// Whole blocks to encode.
 #[derive(Clone, Copy)]
@@ -25,9 +27,9 @@ pub(crate) struct Job<'a> {
 
 /// Where results go: exactly [`Job::plane_bytes`].
 pub(crate) struct Planes<'a> {
-    /// ggml blocks.
+    /// ggml blocks, or a scheme's codes.
     pub first: &'a mut [u8],
-    /// For kernels that have one, else empty.
+    /// A scheme's absmax, else empty.
     pub second: &'a mut [u8],
 }
 
@@ -58,6 +60,7 @@ impl<'a> Job<'a> {
     fn block_bytes(&self) -> (usize, usize) {
         match &self.kernel.twin {
             Twin::Blocks { encoder, .. } => (encoder.format.block_bytes, 0),
+            Twin::FourBit(_) => (self.block_len / 2, size_of::<f32>()),
         }
     }
 
@@ -71,6 +74,7 @@ impl<'a> Job<'a> {
     pub fn unit(&self) -> Unit {
         let blocks = match &self.kernel.twin {
             Twin::Blocks { .. } => BLOCKS_PER_UNIT,
+            Twin::FourBit(_) => 1,
         };
         let (first, second) = self.block_bytes();
         Unit {
@@ -89,20 +93,31 @@ impl<'a> Job<'a> {
                 let encode = if textbook { encoder.textbook } else { encoder.fast };
                 encode(rows, None, out.first);
             }
+            Twin::FourBit(scheme) => {
+                let mut absmax = vec![0f32; self.blocks()];
+                let encode = if textbook { FourBit::encode_textbook } else { FourBit::encode };
+                let result = encode(scheme, self.words, self.source, self.block_len, out.first, &mut absmax);
+                // `encode_nf4` makes such jobs, and has asked the scheme; the default block length fits always.
+                result.expect("the lengths of a job belong together");
+                for (to, from) in out.second.as_chunks_mut::<4>().0.iter_mut().zip(absmax) {
+                    *to = from.to_le_bytes();
+                }
+            }
         }
     }
 
     /// Encode on the CPU every block that the kernel has marked; returns how many they were.
     pub fn redo_marked(&self, out: Planes<'_>) -> u64 {
-        let marked = |first: &[u8]| match &self.kernel.twin {
+        let marked = |first: &[u8], second: &[u8]| match &self.kernel.twin {
             Twin::Blocks { .. } => first[..2] == SENTINEL_F16,
+            Twin::FourBit(_) => *second == SENTINEL_F32,
         };
         let mut redone = 0;
         let (first_bytes, second_bytes) = self.block_bytes();
         for (index, source) in self.source.chunks_exact(self.source_block_bytes()).enumerate() {
             let first = &mut out.first[index * first_bytes..][..first_bytes];
             let second = &mut out.second[index * second_bytes..][..second_bytes];
-            if marked(first) {
+            if marked(first, second) {
                 Job { source, ..*self }.encode_on_cpu(Planes { first, second }, true);
                 redone += 1;
             }

@@ -1,6 +1,8 @@
-//! Which encoders have a kernel, and what a kernel and its encoder have in common.
+//! Which encoders have a kernel.
 
 use ggufsmith_core::formats::{q4_0, q4_1, q8_0};
+use ggufsmith_core::scheme::FourBit;
+use ggufsmith_core::schemes::nf4;
 use ggufsmith_core::{Encoder, Words};
 use ggufsmith_shaders as shaders;
 
@@ -20,14 +22,24 @@ pub(crate) enum Twin {
         /// Importance changes no byte, so that chunks which have some can go to the kernel too.
         ignores_importance: bool,
     },
+    /// A scheme of bitsandbytes: codes, and F32 absmax in a second plane.
+    FourBit(&'static FourBit),
 }
 
+/// `Q8_0`.
+pub static Q8_0: Kernel =
+    Kernel { shader: &shaders::Q8_0, twin: Twin::Blocks { encoder: &q8_0::ENCODER, ignores_importance: true } };
+/// `Q4_0`.
+pub static Q4_0: Kernel =
+    Kernel { shader: &shaders::Q4_0, twin: Twin::Blocks { encoder: &q4_0::ENCODER, ignores_importance: false } };
+/// `Q4_1`.
+pub static Q4_1: Kernel =
+    Kernel { shader: &shaders::Q4_1, twin: Twin::Blocks { encoder: &q4_1::ENCODER, ignores_importance: false } };
+/// bitsandbytes' NF4.
+pub static NF4: Kernel = Kernel { shader: &shaders::NF4, twin: Twin::FourBit(&nf4::SCHEME) };
+
 /// Every kernel.
-pub static KERNELS: &[Kernel] = &[
-    Kernel { shader: &shaders::Q8_0, twin: Twin::Blocks { encoder: &q8_0::ENCODER, ignores_importance: true } },
-    Kernel { shader: &shaders::Q4_0, twin: Twin::Blocks { encoder: &q4_0::ENCODER, ignores_importance: false } },
-    Kernel { shader: &shaders::Q4_1, twin: Twin::Blocks { encoder: &q4_1::ENCODER, ignores_importance: false } },
-];
+pub static KERNELS: &[&Kernel] = &[&Q8_0, &Q4_0, &Q4_1, &NF4];
 
 /// The source types of kernels.
 pub const WORDS: [Words; 3] = [Words::F32, Words::F16, Words::BF16];
@@ -35,10 +47,11 @@ pub const WORDS: [Words; 3] = [Words::F32, Words::F16, Words::BF16];
 impl Kernel {
     /// The kernel of an encoder, if it has one that writes its bytes with or without importance.
     pub fn of(encoder: &Encoder, with_importance: bool) -> Option<&'static Kernel> {
-        KERNELS.iter().find(|kernel| match &kernel.twin {
+        KERNELS.iter().copied().find(|kernel| match &kernel.twin {
             Twin::Blocks { encoder: twin, ignores_importance } => {
                 std::ptr::eq(*twin, encoder) && (!with_importance || *ignores_importance)
             }
+            Twin::FourBit(_) => false,
         })
     }
 
@@ -46,27 +59,30 @@ impl Kernel {
     pub fn name(&self) -> &'static str {
         match &self.twin {
             Twin::Blocks { encoder, .. } => encoder.format.name,
+            Twin::FourBit(scheme) => scheme.name,
         }
     }
 
-    /// The encoder whose bytes it writes; `None` where that is no ggml format.
+    /// The encoder whose bytes it writes; `None` for a scheme that is no ggml format.
     pub fn encoder(&self) -> Option<&'static Encoder> {
         match &self.twin {
             Twin::Blocks { encoder, .. } => Some(encoder),
+            Twin::FourBit(_) => None,
+        }
+    }
+
+    /// Elements per block: the format's, or the scheme's default.
+    pub fn block_len(&self) -> usize {
+        match &self.twin {
+            Twin::Blocks { encoder, .. } => encoder.format.block_len,
+            Twin::FourBit(_) => FourBit::DEFAULT_BLOCK_LEN,
         }
     }
 
     /// Its place in [`KERNELS`].
     pub(crate) fn index(&self) -> usize {
         // Kernels exist nowhere else.
-        KERNELS.iter().position(|kernel| std::ptr::eq(kernel, self)).unwrap_or(usize::MAX)
-    }
-
-    /// Elements per block, where the kernel leaves no choice.
-    pub(crate) fn block_len(&self) -> usize {
-        match &self.twin {
-            Twin::Blocks { encoder, .. } => encoder.format.block_len,
-        }
+        KERNELS.iter().position(|kernel| std::ptr::eq(*kernel, self)).unwrap_or(usize::MAX)
     }
 }
 

@@ -38,6 +38,6 @@ pub use auto::{Auto, WhyNot, auto};
 pub use calibrate::{AdapterReport, Calibration, KernelReport, examine};
 pub use error::GpuError;
 pub use gpu::{Gpu, KernelState, Mismatch, Options, Summary};
-pub use kernel::{KERNELS, Kernel, WORDS};
+pub use kernel::{KERNELS, Kernel, NF4, Q4_0, Q4_1, Q8_0, WORDS};
 pub use selftest::SelfTest;
 pub use worker::GpuWorker;

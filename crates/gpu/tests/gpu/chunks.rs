@@ -24,7 +24,7 @@ fn awkward_sizes() {
     let gpu = bare(Testing { poison: Some(0xffff_ffff), ..Testing::default() });
     let mut worker = gpu.worker().unwrap();
     for kernel in KERNELS {
-        let block_len = kernel.encoder().map_or(64, |encoder| encoder.format.block_len);
+        let block_len = kernel.block_len();
         for words in WORDS {
             let source = adversarial::data(words, block_len, 64 * block_len, 3);
             for blocks in [1, 2, 3, 63, 64] {

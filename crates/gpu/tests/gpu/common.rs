@@ -1,4 +1,6 @@
 //! Encoding on the adapter, and the comparison with the textbook.
+use ggufsmith_core::scheme::{FourBit, SchemeError};
+use ggufsmith_core::schemes::nf4;
 use ggufsmith_core::{Rows, Words, Worker};
 use ggufsmith_gpu::testing::Testing;
 use ggufsmith_gpu::{Gpu, GpuWorker, KERNELS, Kernel, Options, Selection};
@@ -14,25 +16,44 @@ pub fn bare(testing: Testing) -> Gpu {
 
 /// Both planes, one after the other.
 pub fn on_gpu(worker: &mut GpuWorker, kernel: &Kernel, words: Words, source: &[u8]) -> Vec<u8> {
-    let encoder = kernel.encoder().unwrap();
-    let mut out = vec![0; encoded_bytes(kernel, words, source)];
-    let cols = encoder.format.block_len;
-    worker.encode(encoder, Rows { words, cols, bytes: source }, None, &mut out).unwrap();
-    out
+    match kernel.encoder() {
+        Some(encoder) => {
+            let mut out = vec![0; encoded_bytes(kernel, words, source)];
+            let cols = encoder.format.block_len;
+            worker.encode(encoder, Rows { words, cols, bytes: source }, None, &mut out).unwrap();
+            out
+        }
+        None => nf4_bytes(words, source, |codes, absmax| worker.encode_nf4(words, source, kernel.block_len(), codes, absmax)),
+    }
 }
 
 /// The same by the definition.
 pub fn by_textbook(kernel: &Kernel, words: Words, source: &[u8]) -> Vec<u8> {
-    let encoder = kernel.encoder().unwrap();
-    let mut out = vec![0; encoded_bytes(kernel, words, source)];
-    let cols = encoder.format.block_len;
-    encoder.encode_textbook(Rows { words, cols, bytes: source }, None, &mut out).unwrap();
-    out
+    match kernel.encoder() {
+        Some(encoder) => {
+            let mut out = vec![0; encoded_bytes(kernel, words, source)];
+            let cols = encoder.format.block_len;
+            encoder.encode_textbook(Rows { words, cols, bytes: source }, None, &mut out).unwrap();
+            out
+        }
+        None => nf4_bytes(words, source, |codes, absmax| {
+            nf4::SCHEME.encode_textbook(words, source, kernel.block_len(), codes, absmax)
+        }),
+    }
 }
 
 fn encoded_bytes(kernel: &Kernel, words: Words, source: &[u8]) -> usize {
     let format = kernel.encoder().unwrap().format;
     format.bytes_for((source.len() / words.bytes()) as u64).unwrap() as usize
+}
+
+fn nf4_bytes(words: Words, source: &[u8], encode: impl FnOnce(&mut [u8], &mut [f32]) -> Result<(), SchemeError>) -> Vec<u8> {
+    let elems = source.len() / words.bytes();
+    let mut codes = vec![0; elems / 2];
+    let mut absmax = vec![0f32; elems / FourBit::DEFAULT_BLOCK_LEN];
+    encode(&mut codes, &mut absmax).unwrap();
+    codes.extend(absmax.into_iter().flat_map(f32::to_le_bytes));
+    codes
 }
 
 /// How many bytes differ, and where the first one is.
@@ -46,5 +67,5 @@ pub fn differing(found: &[u8], expected: &[u8]) -> (usize, Option<usize>) {
 
 /// The kernel that writes a format of this name.
 pub fn kernel_named(name: &str) -> &'static Kernel {
-    KERNELS.iter().find(|kernel| kernel.name() == name).unwrap()
+    KERNELS.iter().copied().find(|kernel| kernel.name() == name).unwrap()
 }

@@ -17,7 +17,7 @@ enum Edit {
 }
 use Edit::{Append, Replace, ReplaceInKernel, Whole};
 
-const ALL: &[&str] = &["Q8_0", "Q4_0", "Q4_1"];
+const ALL: &[&str] = &["Q8_0", "Q4_0", "Q4_1", "NF4"];
 const HALF_SCALES: &[&str] = &["Q8_0", "Q4_0", "Q4_1"];
 
 const GUESS: &str = "u32(16777216.0 / x)";
@@ -78,6 +78,8 @@ fn controls() -> Vec<(&'static str, &'static [&'static str], Vec<Edit>)> {
         ),
         ("last of equal magnitudes", &["Q4_0"], vec![ReplaceInKernel("> (extreme & MAGNITUDE)", ">= (extreme & MAGNITUDE)")]),
         ("minimum zero without its sign", &["Q4_1"], vec![ReplaceInKernel("low = zero;", "low = 0u;")]),
+        ("boundary one unit too high", &["NF4"], vec![ReplaceInKernel("0x3d22faffu", "0x3d22fb00u")]),
+        ("boundary included", &["NF4"], vec![ReplaceInKernel("v > vec4", "v >= vec4")]),
         ("nothing left to the CPU", ALL, vec![Replace(EXACT, "magnitude >= SAFE_MIN && magnitude <= SAFE_MAX", "true")]),
         (
             "denormals flushed, small blocks not left to the CPU",
@@ -86,6 +88,7 @@ fn controls() -> Vec<(&'static str, &'static [&'static str], Vec<Edit>)> {
         ),
         ("one word not written", &["Q8_0", "Q4_0"], vec![ReplaceInKernel("u] = carry | (scale_1.x << 16u)", "u] |= 0u")]),
         ("one word not written", &["Q4_1"], vec![ReplaceInKernel("dst[at] = block.halves;", "")]),
+        ("one word not written", &["NF4"], vec![ReplaceInKernel("dst[params.second_plane + unit] = absmax;", "")]),
     ]
 }
 

@@ -32,13 +32,12 @@ fn sweep(kernel: &'static Kernel, words: Words, arithmetic: Option<&str>) {
     let replace = arithmetic.map(|text| (ARITHMETIC, text.to_owned())).into_iter().collect();
     let gpu = bare(Testing { replace, poison: Some(0xffff_ffff), ..Testing::default() });
     let mut worker = gpu.worker().unwrap();
-    let block_len = kernel.encoder().map_or(64, |encoder| encoder.format.block_len);
     let mut done = 0;
     for seed in 0.. {
         if done >= ELEMS {
             break;
         }
-        let source = adversarial::data(words, block_len, CHUNK, seed);
+        let source = adversarial::data(words, kernel.block_len(), CHUNK, seed);
         let (count, first) = differing(&on_gpu(&mut worker, kernel, words, &source), &by_textbook(kernel, words, &source));
         assert_eq!(count, 0, "seed {seed}: first difference at byte {first:?}");
         done += source.len() / words.bytes();
