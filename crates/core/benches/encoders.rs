@@ -121,7 +121,7 @@ fn main() {
             let mut decoded = vec![0f32; values.len()];
             encoder.encode(rows, options.importance(), &mut out).expect("lengths fit");
             options.compare(format.name, words, &bytes, &mut || match options.what {
-                What::Decode => (format.decode)(black_box(&out), black_box(&mut decoded)),
+                What::Decode => format.decode(black_box(&out), black_box(&mut decoded)).expect("lengths fit"),
                 What::Textbook => (encoder.textbook)(black_box(rows), None, black_box(&mut out)),
                 _ => (encoder.fast)(black_box(rows), options.importance(), black_box(&mut out)),
             });

@@ -70,8 +70,6 @@ pub enum ErrorKind {
     UnknownType { tensor: String, id: u32 },
     #[error("tensor {tensor:?} has the type {id}, which was removed from ggml; convert the model anew from its source")]
     RemovedType { tensor: String, id: u32 },
-    #[error("tensor {tensor:?} has the ggml type {id}, which ggufsmith cannot read yet")]
-    UnsupportedType { tensor: String, id: u32 },
     #[error("tensor {tensor:?} has rows of {row} elements, no whole number of {format} blocks of {block_len}")]
     RowLength { tensor: String, format: &'static str, row: u64, block_len: u64 },
     #[error("tensor {tensor:?} makes the file larger than 2^63 - 1 bytes")]

@@ -19,8 +19,6 @@ const MIN_KEY_BYTES: u64 = LENGTH_BYTES + 1 + 4 + 1;
 const MIN_TENSOR_BYTES: u64 = LENGTH_BYTES + 1 + 4 + 4 + 8;
 /// `ggml_type` ids that were once assigned and are refused by ggml today.
 const REMOVED_TYPES: [u32; 8] = [4, 5, 31, 32, 33, 36, 37, 38];
-/// `GGML_TYPE_COUNT` of the pinned ggml: the first id that it does not know.
-const TYPE_COUNT: u32 = 43;
 
 /// The header of a GGUF file of version 2 or 3: metadata, and every tensor with its place.
 ///
@@ -275,11 +273,7 @@ fn read_tensor<R: Read>(cursor: &mut Cursor<'_, R>, placement: &mut Placement) -
 fn format_of(tensor: &str, id: u32) -> Result<&'static Format, ErrorKind> {
     formats::by_id(id).ok_or_else(|| {
         let tensor = tensor.to_owned();
-        match id {
-            _ if REMOVED_TYPES.contains(&id) => ErrorKind::RemovedType { tensor, id },
-            0..TYPE_COUNT => ErrorKind::UnsupportedType { tensor, id },
-            _ => ErrorKind::UnknownType { tensor, id },
-        }
+        if REMOVED_TYPES.contains(&id) { ErrorKind::RemovedType { tensor, id } } else { ErrorKind::UnknownType { tensor, id } }
     })
 }
 

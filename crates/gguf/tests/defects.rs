@@ -4,7 +4,7 @@
 mod common;
 
 use common::{ARRAY, BOOL, Bytes, I32, MINUS_ONE, STRING, U32, defect, read};
-use ggufsmith_core::FORMATS;
+use ggufsmith_core::{FORMATS, LAYOUTS};
 use ggufsmith_gguf::ErrorKind;
 
 /// Bytes of the fixed part at the start.
@@ -139,9 +139,6 @@ defects! {
         => DIMS + 8, ErrorKind::UnknownType { tensor: a(), id: u32::MAX };
     type_4_removed: Bytes::head(1, 0).tensor_of("a", &[32], 4, 0).pad().zeros(32)
         => DIMS + 8, ErrorKind::RemovedType { tensor: a(), id: 4 };
-    /// ggml keeps it for intermediate results; no file holds it.
-    type_of_intermediate_results: Bytes::head(1, 0).tensor_of("a", &[256], 15, 0).pad().zeros(320)
-        => DIMS + 8, ErrorKind::UnsupportedType { tensor: a(), id: 15 };
     bad_offset: Bytes::head(1, 0).tensor("a", &[8], MINUS_ONE).pad().zeros(32)
         => DIMS + 12, ErrorKind::TensorOffset { tensor: a(), expected: 0, found: MINUS_ONE };
     offset_7: Bytes::head(1, 0).tensor("a", &[8], 7).pad().zeros(64)
@@ -158,7 +155,7 @@ defects! {
 
 #[test]
 fn a_row_that_is_no_whole_number_of_blocks() {
-    for format in FORMATS.iter().filter(|f| f.block_len > 1) {
+    for format in FORMATS.iter().copied().chain(LAYOUTS).filter(|f| f.block_len > 1) {
         let (id, row) = (format.ggml_id, format.block_len as u64 + 1);
         let file = Bytes::head(1, 0).tensor_of("a", &[row, 1], id, 0).pad().zeros(format.block_bytes.next_multiple_of(32));
         let block_len = format.block_len as u64;

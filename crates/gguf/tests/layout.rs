@@ -88,7 +88,7 @@ fn what_some_reader_refuses_is_not_written() {
 }
 
 /// A format with blocks, whatever the registry holds.
-static BLOCKS: Format = Format { ggml_id: 2, name: "BLOCKS", block_len: 32, block_bytes: 18, decode: |_, _| () };
+static BLOCKS: Format = Format { ggml_id: 2, name: "BLOCKS", block_len: 32, block_bytes: 18, decode: None };
 
 #[test]
 fn rows_hold_whole_blocks() {

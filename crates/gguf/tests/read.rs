@@ -4,6 +4,7 @@ mod common;
 
 use common::{ARRAY, Bytes, STRING, U32, fixture, read};
 use ggufsmith_core::formats::{bf16, f16, f32};
+use ggufsmith_core::{FORMATS, LAYOUTS};
 use ggufsmith_gguf::{Array, GgufError, Header, Layout, Limits, Metadata, SplitLimits, TensorSpec, Value, plan_shards};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -78,6 +79,19 @@ fn shards_have_the_headers_that_the_converter_gives_them() {
             let expected = std::fs::read(fixture(&format!("gguf/llama-spm.{name}.{no:05}.header"))).unwrap();
             assert_eq!(shard.header(), expected, "{name} {no}");
         }
+    }
+}
+
+#[test]
+fn tensors_of_every_type_have_their_place() {
+    for format in FORMATS.iter().copied().chain(LAYOUTS) {
+        let (id, row) = (format.ggml_id, format.block_len as u64);
+        let padded = format.block_bytes.next_multiple_of(32);
+        let file =
+            Bytes::head(2, 0).tensor_of("a", &[row], id, 0).tensor_of("b", &[row], id, padded as u64).pad().zeros(2 * padded);
+        let header = read(file.bytes()).unwrap();
+        let [a, b] = header.tensors() else { panic!("{}", format.name) };
+        assert_eq!((a.format.name, a.bytes, b.offset - a.offset), (format.name, format.block_bytes as u64, padded as u64));
     }
 }
 

@@ -9,7 +9,7 @@ use crate::format::Format;
 const BYTES: usize = 4;
 
 /// ggml's `F32`.
-pub static FORMAT: Format = Format { ggml_id: 0, name: "F32", block_len: 1, block_bytes: BYTES, decode };
+pub static FORMAT: Format = Format { ggml_id: 0, name: "F32", block_len: 1, block_bytes: BYTES, decode: Some(decode) };
 
 /// Copies, widens exactly, or rounds to nearest, ties to even.
 pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast, textbook };

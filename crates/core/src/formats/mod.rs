@@ -2,6 +2,7 @@
 
 use crate::encoder::Encoder;
 use crate::format::Format;
+use crate::layouts::LAYOUTS;
 
 pub mod bf16;
 pub mod f16;
@@ -13,7 +14,7 @@ pub mod q5_1;
 pub mod q6_k;
 pub mod q8_0;
 
-/// Every format we can read, by `ggml_id`.
+/// Every format that can be decoded, by `ggml_id`.
 pub static FORMATS: &[&Format] = &[
     &f32::FORMAT,
     &f16::FORMAT,
@@ -39,9 +40,9 @@ pub static ENCODERS: &[&Encoder] = &[
     &bf16::ENCODER,
 ];
 
-/// The format with this `ggml_type` id.
+/// The format with this `ggml_type` id, of [`FORMATS`] or [`LAYOUTS`].
 pub fn by_id(ggml_id: u32) -> Option<&'static Format> {
-    FORMATS.iter().copied().find(|f| f.ggml_id == ggml_id)
+    FORMATS.iter().copied().chain(LAYOUTS).find(|f| f.ggml_id == ggml_id)
 }
 
 /// The default encoder of a format, if it can be written.
