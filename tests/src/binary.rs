@@ -18,13 +18,19 @@ pub fn target_dir() -> PathBuf {
     if folder.ends_with("deps") { folder.parent().expect("deps lies in the profile's folder") } else { folder }.to_owned()
 }
 
-/// The binary under test, of the sources as they are now: cargo builds it first, unless it is up to date.
+/// The binary under test: the one that `GGUFSMITH_BINARY` names (scripts/test has just built it), else that of the sources as they
+/// are now. To build it alone cargo compiles many dependencies a second time, with fewer features than the tests' own.
 ///
 /// # Panics
-/// Where it does not build.
+/// Where it is missing or does not build.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(built) = std::env::var_os("GGUFSMITH_BINARY") {
+            let built = root().join(built);
+            assert!(built.is_file(), "GGUFSMITH_BINARY names {}, which is no file", built.display());
+            return built;
+        }
         let profile = match target_dir().file_name().and_then(OsStr::to_str) {
             Some("debug") | None => "dev".to_owned(),
             Some(name) => name.to_owned(),
