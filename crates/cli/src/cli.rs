@@ -2,8 +2,10 @@
 
 use crate::commands::Command;
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, panics};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use ggufsmith_convert::ConvertError;
+use ggufsmith_convert::pipeline::PipelineError;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -37,8 +39,13 @@ static LONG_VERSION: LazyLock<String> =
 
 /// Run the process's arguments.
 pub fn run() -> ExitCode {
+    panics::record();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    ExitCode::from(run_arguments(&arguments))
+    let code = panics::guard(|| run_arguments(&arguments)).unwrap_or_else(|| {
+        output::error("a fault of ggufsmith, not of its input", Some(&advice_on_panic()));
+        COULD_NOT_RUN
+    });
+    ExitCode::from(code)
 }
 
 fn run_arguments(arguments: &[OsString]) -> u8 {
@@ -67,6 +74,12 @@ fn refuse(error: &clap::Error, arguments: &[OsString]) -> u8 {
     COULD_NOT_RUN
 }
 
+/// What to do about a panic.
+fn advice_on_panic() -> String {
+    let last = panics::last().unwrap_or_else(|| "it panicked".to_owned());
+    format!("{last}; report it with the command at {}/issues (RUST_BACKTRACE=1 says more)", env!("CARGO_PKG_REPOSITORY"))
+}
+
 /// What is wrong with the arguments on one line, without usage and advice.
 fn argument_error(text: &str) -> String {
     let text = text.split("\n\n").next().unwrap_or_default();
@@ -79,9 +92,13 @@ fn report(failure: &Failure, json: bool) -> u8 {
         // Whoever closed the pipe has read what they wanted.
         Failure::BrokenPipe => return FINE,
         Failure::Interrupted => ("interrupted: nothing was written".to_owned(), None, INTERRUPTED),
-        Failure::Error { error, hint } => (crate::failure::chain(error), hint.as_deref(), COULD_NOT_RUN),
+        Failure::Error { error, hint } => {
+            let panicked = matches!(error.downcast_ref(), Some(ConvertError::Pipeline(PipelineError::WorkerPanicked)));
+            let hint = if panicked { Some(advice_on_panic()) } else { hint.clone() };
+            (crate::failure::chain(error), hint, COULD_NOT_RUN)
+        }
     };
-    output::error(&message, hint);
+    output::error(&message, hint.as_deref());
     if json {
         let mut object = serde_json::json!({ "error": message });
         if let Some(hint) = hint {

@@ -6,6 +6,7 @@ mod failure;
 mod interrupt;
 mod names;
 mod output;
+mod panics;
 mod progress;
 mod table;
 mod units;

@@ -146,6 +146,21 @@ fn a_name_that_misleads_is_warned_about() {
 }
 
 #[test]
+fn a_panic_of_a_library_is_told_as_what_it_means() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.model", "tokenizer_config.json"] {
+        std::fs::copy(format!("{}/{name}", fixture("bard")), model.join(name)).unwrap();
+    }
+    // The YAML reader panics on this.
+    std::fs::write(model.join("README.md"), "---\nlicense: [!,\n---\n").unwrap();
+    let run = run(dir.path(), &["convert", "model", "-t", "Q8_0", "-q"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.starts_with("warning: README.md is not used: ") && run.stderr.lines().count() == 1, "{}", run.stderr);
+}
+
+#[test]
 fn whoever_stops_reading_is_told_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = command(dir.path(), &["convert", &fixture("bard"), "-t", "F32", "-n"])
