@@ -5,7 +5,8 @@
 //! - a [`GpuWorker`] is one more [`Worker`](ggufsmith_core::Worker) on the chunk queue, with its own ring of buffers;
 //! - what a kernel cannot do exactly it marks, block by block, and the CPU does it;
 //! - whatever goes wrong with the device, the worker goes on on the CPU and [`Gpu::summary`] says why;
-//! - every hundredth chunk is compared with the CPU's; one difference, and the worker takes back all its chunks.
+//! - every hundredth chunk is compared with the CPU's, and kernels that were used are tested again at the end; one difference, and the
+//!   workers take back all their chunks.
 //!
 //! ```text
 //! open -> self-test per kernel and word type -> chunks: GPU -> marked blocks: CPU -> every 100th: compared

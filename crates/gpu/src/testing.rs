@@ -15,7 +15,7 @@ pub struct Testing {
     pub skip_self_test: bool,
 }
 
-/// Something that goes wrong once this many dispatches have gone well; those of the self-test do not count.
+/// Something that goes wrong once this many dispatches have gone well; those of the self-test before the first chunk do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The device is destroyed.
