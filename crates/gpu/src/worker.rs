@@ -34,8 +34,8 @@ impl GpuWorker {
         GpuWorker { gpu, ring, calls: 0, unchecked: Vec::new() }
     }
 
-    /// Encode elements as NF4, as [`FourBit::encode`](ggufsmith_core::scheme::FourBit::encode) of [`nf4::SCHEME`] does, with what [`Worker::encode`] says about failures and
-    /// retractions; it counts as a call of it. A shorter last block is the CPU's.
+    /// Encode elements as NF4, as [`FourBit::encode`](ggufsmith_core::scheme::FourBit::encode) of [`nf4::SCHEME`] does, with what
+    /// [`Worker::encode`] says about failures and retractions; it counts as a call of it. A shorter last block is the CPU's.
     ///
     /// # Errors
     /// [`SchemeError`] where lengths do not belong together.
