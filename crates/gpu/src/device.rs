@@ -6,8 +6,12 @@
 use crate::adapter::AdapterInfo;
 use crate::error::GpuError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How often the device is polled while a callback is waited for that another thread should be running.
+const CALLBACK_INTERVAL: Duration = Duration::from_millis(5);
 
 pub(crate) struct Device {
     pub wgpu: wgpu::Device,
@@ -88,6 +92,23 @@ impl Device {
             Err(wgpu::PollError::Timeout) => Err(GpuError::Timeout { adapter: self.info.name.clone(), after: self.timeout }),
             // The submission was never accepted: the device went away before it.
             Err(error) => Err(self.lost(&error)),
+        }
+    }
+
+    /// What a callback of a finished submission sends. Callbacks run in whichever thread polls the device: where two workers share it,
+    /// the other one may have taken this one's along and not have come to it yet.
+    pub fn receive<T>(&self, from: &Receiver<T>) -> Result<T, GpuError> {
+        let started = Instant::now();
+        loop {
+            match from.recv_timeout(CALLBACK_INTERVAL) {
+                Ok(sent) => return Ok(sent),
+                // Dropped without having been called.
+                Err(RecvTimeoutError::Disconnected) => return Err(self.lost(&RecvTimeoutError::Disconnected)),
+                Err(RecvTimeoutError::Timeout) if started.elapsed() > self.timeout => {
+                    return Err(GpuError::Timeout { adapter: self.info.name.clone(), after: self.timeout });
+                }
+                Err(RecvTimeoutError::Timeout) => drop(self.wgpu.poll(wgpu::PollType::Poll)),
+            }
         }
     }
 

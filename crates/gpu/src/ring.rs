@@ -182,11 +182,7 @@ impl Ring {
         let Some(flight) = slot.in_flight.take() else { return Ok(()) };
         device.wait(flight.submission)?;
         for _ in 0..2 {
-            match flight.mapped.try_recv() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(device.lost(&error)),
-                Err(error) => return Err(device.lost(&error)),
-            }
+            device.receive(&flight.mapped)?.map_err(|error| device.lost(&error))?;
         }
         let read = flight.second_plane + flight.units.len() * unit.second_bytes;
         let view = slot.download.slice(..read as u64).get_mapped_range().map_err(|error| device.lost(&error))?;

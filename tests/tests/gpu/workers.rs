@@ -101,7 +101,8 @@ fn lost(model: &Path) -> Result<(), String> {
 /// Wrong chunks get into the file and are made again.
 fn wrong(model: &Path) -> Result<(), String> {
     let (gpu, finished) = faulty(Fault::WrongBit { after: 20 }, 10, model)?;
-    assert_eq!(gpu.summary().mismatch.map(|mismatch| mismatch.words), Some(Words::BF16));
+    let summary = gpu.summary();
+    assert_eq!(summary.mismatch.as_ref().map(|mismatch| mismatch.words), Some(Words::BF16), "{summary:?}");
     assert!(finished.report.redone > 0);
     Ok(())
 }
