@@ -20,12 +20,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("checkpoint", &["core"]),
     ("arch", &["core", "gguf"]),
     ("gpu", &["core", "shaders"]),
+    ("tokenizer", &["gguf", "checkpoint", "arch"]),
     ("infer", &["core", "gguf", "checkpoint", "arch"]),
-    ("convert", &["core", "gguf", "checkpoint", "arch"]),
-    ("verify", &["core", "gguf", "checkpoint", "arch", "infer"]),
+    ("convert", &["core", "gguf", "checkpoint", "arch", "tokenizer"]),
+    ("verify", &["core", "gguf", "checkpoint", "arch", "tokenizer", "infer"]),
     ("hub", &[]),
-    ("cli", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "infer", "convert", "verify", "hub"]),
-    ("tests", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "infer", "convert", "verify", "hub"]),
+    ("cli", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "tokenizer", "infer", "convert", "verify", "hub"]),
+    ("tests", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "tokenizer", "infer", "convert", "verify", "hub"]),
 ];
 
 /// Packages of others that one package alone may use.
@@ -40,7 +41,7 @@ const CONFINED: &[(&str, &str)] = &[
 ];
 
 /// Crates without `unsafe`.
-const SAFE: &[&str] = &["core", "gguf", "checkpoint", "arch", "convert"];
+const SAFE: &[&str] = &["core", "gguf", "checkpoint", "arch", "tokenizer", "infer", "convert", "verify"];
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

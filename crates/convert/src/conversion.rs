@@ -8,11 +8,11 @@ use crate::plan::{
 };
 use crate::recipe::FileType;
 use crate::sink::{FileSink, FinishedFile, SinkError, SinkFile};
-use crate::tokenizer::{self, Tokenizer, TokenizerError};
 use ggufsmith_arch::{ArchError, Hparam, Model};
 use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions};
 use ggufsmith_core::{TensorSource, Words, Worker};
 use ggufsmith_gguf::{Metadata, SplitLimits};
+use ggufsmith_tokenizer::{self as tokenizer, Tokenizer, TokenizerError};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -15,6 +15,5 @@ pub mod plan;
 pub mod recipe;
 mod scan;
 pub mod sink;
-pub mod tokenizer;
 
 pub use conversion::{Conversion, ConvertError, Finished, Options, REFERENCE, RunOptions, Target};

@@ -6,7 +6,7 @@ use crate::table::{Align, Table};
 use clap::ValueEnum;
 use ggufsmith_arch::FAMILIES;
 use ggufsmith_convert::recipe::{RECIPES, Tool};
-use ggufsmith_convert::tokenizer;
+use ggufsmith_tokenizer as tokenizer;
 use serde::Serialize;
 
 /// Show what is supported: types, architectures, pre-tokenizers

@@ -2,7 +2,7 @@
 
 use ggufsmith_arch::VocabRoute;
 use ggufsmith_checkpoint::{CheckpointError, ModelDir};
-use ggufsmith_convert::tokenizer::{Request, SentencePieceDefect, Tokenizer, TokenizerError as E, Unsupported, build};
+use ggufsmith_tokenizer::{Request, SentencePieceDefect, Tokenizer, TokenizerError as E, Unsupported, build};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 

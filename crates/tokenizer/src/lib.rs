@@ -12,6 +12,8 @@
 //! Nothing here trusts a file: ids and counts are checked before anything is allocated by them, and the `tokenizers` library runs
 //! where a panic is caught.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod auto;
 mod bpe;

@@ -2,8 +2,8 @@
 
 use ggufsmith_arch::VocabRoute;
 use ggufsmith_checkpoint::ModelDir;
-use ggufsmith_convert::tokenizer::{PreSource, Request, Tokenizer, TokenizerError, build};
 use ggufsmith_gguf::{Array, Value};
+use ggufsmith_tokenizer::{PreSource, Request, Tokenizer, TokenizerError, build};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,2 @@
+//! A reference forward pass: F32 arithmetic on the CPU, one row tile of weights at a time.
+#![forbid(unsafe_code)]

@@ -1,0 +1,18 @@
+//! Is this GGUF file that model, and what did it cost? Every check runs against the original safetensors.
+//!
+//! | check | module | asks |
+//! | --- | --- | --- |
+//! | structure | [`structure`] | does the file hold together by its own metadata, as llama.cpp reads it? |
+//! | tensors | [`tensors`] | does re-encoding the source give the same bytes, or at least the same error? |
+//! | tokenizer | [`tokens`] | do both sides turn text into the same tokens? |
+//! | forward | [`forward`] | do both sides compute the same thing, each in its own layout? |
+//!
+//! The checks that pass or fail make the file *faithful*; the figures of the forward pass say what quantization *cost*. Both end in
+//! a [`report::Report`].
+#![forbid(unsafe_code)]
+
+pub mod forward;
+pub mod report;
+pub mod structure;
+pub mod tensors;
+pub mod tokens;

@@ -1,0 +1,1 @@
+//! Every tensor against the source.
