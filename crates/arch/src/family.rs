@@ -1,8 +1,9 @@
 //! The contract of an architecture family.
 
+use crate::decoder::{Decoder, DecoderError};
 use crate::{ArchError, Config, NameMap};
 use ggufsmith_core::{TensorExpr, TensorInfo};
-use ggufsmith_gguf::Value;
+use ggufsmith_gguf::{Metadata, Value};
 use serde_json::Map;
 
 /// A Hugging Face class name of a family.
@@ -121,4 +122,16 @@ pub trait Family: Sync {
     /// [`ArchError`]: a config key is missing or has the wrong type, a tensor maps to nothing or twice, is missing, or has a
     /// shape that the config does not allow.
     fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError>;
+
+    /// How transformers computes a checkpoint with this config.
+    ///
+    /// # Errors
+    /// [`DecoderError`]: a key is missing or wrong, or there is no forward pass for what it asks.
+    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError>;
+
+    /// How llama.cpp computes a file with this metadata; `has` says which tensors the file has.
+    ///
+    /// # Errors
+    /// As [`Family::decoder`].
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError>;
 }

@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod config;
+pub mod decoder;
 mod error;
 mod family;
+mod frequencies;
 mod hparams;
 mod keys;
 mod llama;
@@ -16,12 +18,14 @@ mod rope;
 mod tensors;
 
 pub use config::Config;
+pub use decoder::{Decoder, DecoderError};
 pub use error::ArchError;
 pub use family::{Class, Family, Hparam, Keys, Model, OutputTensor, RecipeInputs, VocabRoute};
 pub use nearest::nearest;
 pub use tensors::NameMap;
 
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 use serde_json::Value;
 
 /// Every family, one line each.
@@ -54,6 +58,41 @@ pub fn class_names() -> impl Iterator<Item = &'static str> {
 /// [`ArchError`]: the class is unknown, a config key is missing, wrong or would be ignored although it matters, a tensor maps to
 /// nothing or twice, is missing, or has a shape that the config does not allow.
 pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Result<Model, ArchError> {
+    let (family, config, filled) = choose(config)?;
+    let mut warnings = Vec::new();
+    if let Err(model_type) = filled {
+        let name = config.class().name;
+        warnings.push(format!("config.json's model_type {model_type} is not that of {name}: no defaults are filled in"));
+    }
+    warnings.extend(keys::check(&config, family.keys(), options.strict_config)?);
+    let mut model = family.describe(&config, tensors)?;
+    model.warnings.splice(0..0, warnings);
+    Ok(model)
+}
+
+/// How transformers computes a checkpoint with this config.json.
+///
+/// # Errors
+/// [`DecoderError`]: the class is unknown, a key is missing or wrong, or there is no forward pass for what it asks.
+pub fn decoder(config: &Value) -> Result<Decoder, DecoderError> {
+    let (family, config, _) = choose(config)?;
+    family.decoder(&config)
+}
+
+/// How llama.cpp computes a file with this metadata; `has` says which tensors the file has.
+///
+/// # Errors
+/// As [`decoder`].
+pub fn decoder_of_gguf(metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+    let name = metadata.require::<&str>("general.architecture")?;
+    let supported = || FAMILIES.iter().map(|family| family.name()).collect();
+    let family = FAMILIES.iter().find(|family| family.name() == name);
+    let family = family.ok_or_else(|| DecoderError::Architecture { name: name.to_owned(), supported: supported() })?;
+    family.decoder_of_gguf(metadata, has)
+}
+
+/// The family of a config.json, and the config with its defaults filled in; where there are none, the `model_type` that has none.
+fn choose(config: &Value) -> Result<(&'static dyn Family, Config, Result<(), String>), ArchError> {
     let name = class_name(config)?;
     let (family, class) = by_class(name).ok_or_else(|| ArchError::UnknownClass {
         class: name.to_owned(),
@@ -63,16 +102,8 @@ pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Re
     // transformers picks the config class, and with it the defaults, by model_type; one that it does not know gets none.
     let model_type = config.get("model_type").and_then(Value::as_str);
     let filled = family.classes().iter().find(|class| Some(class.model_type) == model_type);
-    let config = Config::new(config, class, filled)?;
-    let mut warnings = Vec::new();
-    if filled.is_none() {
-        let model_type = model_type.unwrap_or("(none)");
-        warnings.push(format!("config.json's model_type {model_type} is not that of {name}: no defaults are filled in"));
-    }
-    warnings.extend(keys::check(&config, family.keys(), options.strict_config)?);
-    let mut model = family.describe(&config, tensors)?;
-    model.warnings.splice(0..0, warnings);
-    Ok(model)
+    let known = filled.map(|_| ()).ok_or_else(|| model_type.unwrap_or("(none)").to_owned());
+    Ok((family, Config::new(config, class, filled)?, known))
 }
 
 /// The first entry of `architectures`.

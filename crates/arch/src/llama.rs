@@ -3,11 +3,15 @@
 //! Pre-norm decoder with RMSNorm, rotary embedding over whole heads, grouped-query attention and a gated SiLU feed-forward. The
 //! engine rotates neighbouring rows, checkpoints the two halves of a head, so rows of the query and key matrices are reordered.
 
+mod decoder;
+
+use crate::decoder::{Decoder, DecoderError};
 use crate::hparams::{self, TextParams};
 use crate::rope::{Rope, Scaling};
 use crate::tensors::{self, Dim, Dims, Need, Row, Rows};
 use crate::{ArchError, Class, Config, Family, Keys, Model, NameMap, OutputTensor, RecipeInputs, VocabRoute};
 use ggufsmith_core::{TensorExpr, TensorInfo};
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Llama;
@@ -128,6 +132,14 @@ impl Family for Llama {
             recipe: RecipeInputs { n_layer, n_head: dims.n_head, n_head_kv: dims.n_head_kv, n_expert: 0 },
             warnings: engine_warnings(config, &params)?.into_iter().chain(assigned.warnings).collect(),
         })
+    }
+
+    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
+        Ok(decoder::of_config(config)?)
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        decoder::of_gguf(metadata, has)
     }
 }
 

@@ -27,20 +27,20 @@ pub(crate) enum Scaling {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Yarn {
-    factor: f64,
-    original_context: u32,
-    extrapolation: Option<f64>,
-    attention: Option<f64>,
-    beta_fast: Option<f64>,
-    beta_slow: Option<f64>,
+    pub(crate) factor: f64,
+    pub(crate) original_context: u32,
+    pub(crate) extrapolation: Option<f64>,
+    pub(crate) attention: Option<f64>,
+    pub(crate) beta_fast: Option<f64>,
+    pub(crate) beta_slow: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Llama3 {
-    factor: f64,
-    low_freq_factor: f64,
-    high_freq_factor: f64,
-    original_context: f64,
+    pub(crate) factor: f64,
+    pub(crate) low_freq_factor: f64,
+    pub(crate) high_freq_factor: f64,
+    pub(crate) original_context: f64,
 }
 
 /// Keys of `rope_scaling` that are read, or that change nothing beside `rope_type`.
