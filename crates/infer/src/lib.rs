@@ -1,2 +1,24 @@
-//! A reference forward pass: F32 arithmetic on the CPU, one row tile of weights at a time.
-#![forbid(unsafe_code)]
+//! A reference forward pass: what a model computes, in F32 on the CPU, whatever its size.
+//!
+//! - [`Weights`] yield rows of either side, decoded to F32 a tile at a time: a model is never in memory as a whole;
+//! - a [`Model`] is a description ([`ggufsmith_arch::Decoder`]) with its weights; [`Model::embed`], [`Model::layer`] and
+//!   [`Model::logits`] are its steps, over all tokens of a [`Batch`], so that several models can run in lockstep;
+//! - a [`Session`] keeps keys and values between calls, for generation;
+//! - [`MatMul`] is who multiplies.
+//!
+//! Work is shared over the threads of the rayon pool that the caller has installed. The same input gives the same bits on any number of
+//! threads.
+#![deny(unsafe_code)]
+
+mod attention;
+mod matmul;
+mod model;
+pub mod ops;
+mod rope;
+mod session;
+mod weights;
+
+pub use matmul::{Gemm, MatMul};
+pub use model::{Batch, Buffers, InferError, LayerCache, Model, Sequence, TILE_BYTES};
+pub use session::Session;
+pub use weights::{GgufTensors, SourceTensors, Storage, Tensor, Tensors, Weights, WeightsError};

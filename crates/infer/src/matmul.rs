@@ -1,0 +1,201 @@
+//! Matrix products: the only place that knows who multiplies.
+//!
+//! This is the one module of the crate with `unsafe`: `gemm` takes raw pointers, and jobs write blocks of columns of one matrix.
+#![allow(unsafe_code)]
+
+use rayon::prelude::*;
+
+/// Multiplies activations by weights.
+pub trait MatMul: Send + Sync {
+    /// `out[t][n] = Σ_k x[t][k] · w[n][k]` for whole rows of weights.
+    ///
+    /// `x` is `[tokens, cols]`, `w` is `[rows, cols]`, `out` holds `tokens` rows `stride` elements apart, of which the elements
+    /// from `column` on, one for each row of `w`, are written. The same arguments give the same bits on any number of threads.
+    ///
+    /// # Panics
+    /// Where the lengths do not belong together: a fault of the caller.
+    fn matmul(&self, x: &[f32], w: &[f32], cols: usize, out: &mut [f32], stride: usize, column: usize);
+}
+
+/// The crate `gemm`, on the threads of the current pool.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Gemm;
+
+/// Tokens per job: with [`ROWS`], small enough for a core's cache and large enough that packing does not count.
+const TOKENS: usize = 256;
+/// Rows of weights per job.
+const ROWS: usize = 256;
+
+/// A matrix that jobs write disjoint blocks of.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+// SAFETY: jobs write disjoint elements, and the matrix outlives them; see `matmul`.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl MatMul for Gemm {
+    fn matmul(&self, x: &[f32], w: &[f32], cols: usize, out: &mut [f32], stride: usize, column: usize) {
+        assert!(cols > 0 && x.len().is_multiple_of(cols) && w.len().is_multiple_of(cols), "whole rows");
+        let (tokens, rows) = (x.len() / cols, w.len() / cols);
+        assert!(column + rows <= stride && out.len() >= tokens * stride, "room for every product");
+        // Blocks do not depend on the number of threads, since the order of sums inside `gemm` depends on their size.
+        let (across, down) = (tokens.div_ceil(TOKENS), rows.div_ceil(ROWS));
+        let shared = Shared(out.as_mut_ptr());
+        (0..across * down).into_par_iter().for_each(|job| {
+            // Jobs of one block of weights follow each other.
+            let (t, n) = (job % across * TOKENS, job / across * ROWS);
+            let (m, rows) = (TOKENS.min(tokens - t), ROWS.min(rows - n));
+            block(&x[t * cols..(t + m) * cols], &w[n * cols..(n + rows) * cols], cols, shared, t * stride + column + n, stride);
+        });
+    }
+}
+
+/// One job: `m` tokens by `rows` rows, written from element `at` of `out` on.
+fn block(x: &[f32], w: &[f32], cols: usize, out: Shared, at: usize, stride: usize) {
+    let (m, rows) = (x.len() / cols, w.len() / cols);
+    let cols_stride = cols as isize;
+    // SAFETY: `x` and `w` are `[m, cols]` and `[rows, cols]`, contiguous. `matmul` has checked that rows `t..t + m` of `out`, `stride`
+    // apart, have `rows` elements from `column + n` on; each job has other tokens or other rows, so no two write one element, and
+    // nobody reads `out` meanwhile: `matmul` holds it exclusively until every job has ended.
+    unsafe {
+        let out = out.0.add(at);
+        // Written as `outᵀ = w · xᵀ`: gemm is fastest where its result is contiguous along its first dimension.
+        gemm::gemm(
+            rows,
+            m,
+            cols,
+            out,
+            stride as isize,
+            1,
+            false,
+            w.as_ptr(),
+            1,
+            cols_stride,
+            x.as_ptr(),
+            cols_stride,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// `[m, cols]` times the transpose of `[rows, cols]`, both with rows `stride` apart, on the calling thread; for attention, whose
+/// heads lie beside each other.
+///
+/// # Panics
+/// Where a matrix is shorter than that.
+pub(crate) fn small(x: View<'_>, w: View<'_>, transposed: bool, m: usize, rows: usize, cols: usize, out: &mut [f32], scale: f32) {
+    let last = |view: &View<'_>, rows: usize, cols: usize| if rows == 0 { 0 } else { (rows - 1) * view.stride + cols };
+    assert!(last(&x, m, cols) <= x.data.len() && out.len() >= m * rows, "x and out are large enough");
+    let (w_row, w_col, w_len) =
+        if transposed { (w.stride as isize, 1, last(&w, rows, cols)) } else { (1, w.stride as isize, last(&w, cols, rows)) };
+    assert!(w_len <= w.data.len(), "w is large enough");
+    // SAFETY: the assertions above: `x` has `m` rows of `cols` elements, `w` has `rows` rows of `cols` (or, not transposed, `cols` rows
+    // of `rows`), `out` has `m * rows` elements and is borrowed exclusively.
+    unsafe {
+        gemm::gemm(
+            rows,
+            m,
+            cols,
+            out.as_mut_ptr(),
+            rows as isize,
+            1,
+            false,
+            w.data.as_ptr(),
+            w_col,
+            w_row,
+            x.data.as_ptr(),
+            x.stride as isize,
+            1,
+            0.0,
+            scale,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Rows of a matrix, `stride` elements apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) stride: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(len: usize, seed: u32) -> Vec<f32> {
+        (0..len as u32).map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed)) >> 16) as f32 / 65536.0 - 0.5).collect()
+    }
+
+    fn textbook(x: &[f32], w: &[f32], cols: usize) -> Vec<f64> {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        x.chunks(cols).flat_map(|x| w.chunks(cols).map(move |w| dot(x, w))).collect()
+    }
+
+    #[test]
+    fn blocks_of_every_size_land_where_they_belong() {
+        for (tokens, rows, cols, column, stride) in
+            [(1, 1, 1, 0, 1), (3, 5, 7, 2, 9), (300, 700, 33, 0, 700), (257, 513, 64, 11, 600), (1, 1000, 128, 0, 1000)]
+        {
+            let (x, w) = (numbers(tokens * cols, 1), numbers(rows * cols, 2));
+            let expected = textbook(&x, &w, cols);
+            let mut out = vec![7.0; tokens * stride];
+            Gemm.matmul(&x, &w, cols, &mut out, stride, column);
+            for t in 0..tokens {
+                for n in 0..stride {
+                    let found = out[t * stride + n];
+                    match n.checked_sub(column).filter(|n| *n < rows) {
+                        Some(n) => assert!((f64::from(found) - expected[t * rows + n]).abs() < 1e-4, "{t} {n}"),
+                        None => assert_eq!(found, 7.0, "an element outside was written"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let (x, w) = (numbers(700 * 96, 3), numbers(900 * 96, 4));
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut out = vec![0.0; 700 * 900];
+            pool.install(|| Gemm.matmul(&x, &w, 96, &mut out, 900, 0));
+            out
+        };
+        let one = run(1);
+        assert!(run(2) == one && run(5) == one);
+    }
+
+    #[test]
+    fn small_products_with_strides() {
+        let (m, rows, cols) = (5, 6, 4);
+        let (x, w) = (numbers(m * 10, 5), numbers(rows * 9, 6));
+        let mut out = vec![0.0; m * rows];
+        small(View { data: &x, stride: 10 }, View { data: &w, stride: 9 }, true, m, rows, cols, &mut out, 2.0);
+        for t in 0..m {
+            for n in 0..rows {
+                let dot: f32 = (0..cols).map(|k| x[t * 10 + k] * w[n * 9 + k]).sum();
+                assert!((out[t * rows + n] - 2.0 * dot).abs() < 1e-5);
+            }
+        }
+        let w = numbers(cols * 9, 7);
+        small(View { data: &x, stride: 10 }, View { data: &w, stride: 9 }, false, m, rows, cols, &mut out, 1.0);
+        for t in 0..m {
+            for n in 0..rows {
+                let dot: f32 = (0..cols).map(|k| x[t * 10 + k] * w[k * 9 + n]).sum();
+                assert!((out[t * rows + n] - dot).abs() < 1e-5);
+            }
+        }
+    }
+}

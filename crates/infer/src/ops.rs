@@ -1,0 +1,213 @@
+//! What happens to activations between matrix products. Everything runs row by row, so that threads change no bit.
+//!
+//! Loops are compiled for the machine's vector instructions when they run ([`vector`]); sums of rows are taken in eight parts, always
+//! the same, so that the bits do not depend on the instructions either.
+
+use crate::rope::Turn;
+use ggufsmith_arch::decoder::RopeLayout;
+use rayon::prelude::*;
+
+/// Run plain loops as vector code of the machine. What is inlined into `f` is compiled for each instruction set.
+#[inline(always)]
+pub(crate) fn vector<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Rows of activations that one job takes.
+const ROWS: usize = 16;
+
+/// `e^x` to about one unit in the last place for `x` at most 88; 0 below -87.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // e^x = 2^n · e^r with |r| <= ln 2 / 2; adding and subtracting 1.5 · 2^23 rounds to an integer.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let clamped = x.clamp(-87.3, 88.3);
+    let n = clamped * std::f32::consts::LOG2_E + ROUND - ROUND;
+    let r = clamped - n * LN2_HIGH - n * LN2_LOW;
+    // Taylor's series; the next term is below 2^-24.
+    let mut p = 1.0 / 5040.0;
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = p * r + coefficient;
+    }
+    let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    let value = p * power;
+    if x < -87.3 { 0.0 } else { value }
+}
+
+/// Sum of `f` over a row, in eight interleaved parts.
+#[inline(always)]
+fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut parts = [0.0; 8];
+    let chunks = row.as_chunks::<8>();
+    for chunk in chunks.0 {
+        for (part, value) in parts.iter_mut().zip(chunk) {
+            *part += f(*value);
+        }
+    }
+    chunks.1.iter().fold(parts.iter().sum(), |sum, value| sum + f(*value))
+}
+
+/// Largest value of a row; NaN where one is in it. Negative infinity for an empty row.
+#[inline(always)]
+pub fn max(row: &[f32]) -> f32 {
+    let mut parts = [f32::NEG_INFINITY; 8];
+    let chunks = row.as_chunks::<8>();
+    // Written so that a NaN stays.
+    let larger = |a: f32, b: f32| if b <= a { a } else { b };
+    for chunk in chunks.0 {
+        for (part, value) in parts.iter_mut().zip(chunk) {
+            *part = if part.is_nan() { *part } else { larger(*part, *value) };
+        }
+    }
+    let all = parts.iter().chain(chunks.1);
+    all.fold(f32::NEG_INFINITY, |max, value| if max.is_nan() { max } else { larger(max, *value) })
+}
+
+/// `out = x / sqrt(mean(x²) + eps) * weight` for rows of `weight.len()` elements.
+pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let cols = weight.len();
+    let rows = out.par_chunks_mut(cols * ROWS).zip(x.par_chunks(cols * ROWS));
+    rows.for_each(|(out, x)| {
+        vector(|| {
+            for (out, x) in out.chunks_exact_mut(cols).zip(x.chunks_exact(cols)) {
+                let mean = sum(x, |value| value * value) / cols as f32;
+                let scale = 1.0 / (mean + eps).sqrt();
+                for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                    *out = x * scale * weight;
+                }
+            }
+        });
+    });
+}
+
+/// `gate = silu(gate) * up`, with `silu(x) = x / (1 + e^-x)`.
+pub(crate) fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    const CHUNK: usize = 1 << 14;
+    gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| {
+        vector(|| {
+            for (gate, up) in gate.iter_mut().zip(up) {
+                *gate = *gate / (1.0 + exp(-*gate)) * up;
+            }
+        });
+    });
+}
+
+/// `x += y`.
+pub(crate) fn add(x: &mut [f32], y: &[f32]) {
+    const CHUNK: usize = 1 << 14;
+    x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(x, y)| {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+    });
+}
+
+/// Add a vector to every row.
+pub(crate) fn add_bias(rows: &mut [f32], bias: &[f32]) {
+    rows.par_chunks_mut(bias.len()).for_each(|row| {
+        for (value, bias) in row.iter_mut().zip(bias) {
+            *value += bias;
+        }
+    });
+}
+
+/// Softmax of a row in place.
+#[inline(always)]
+pub(crate) fn softmax(row: &mut [f32]) {
+    let top = max(row);
+    for value in row.iter_mut() {
+        *value = exp(*value - top);
+    }
+    let scale = 1.0 / sum(row, |value| value);
+    for value in row.iter_mut() {
+        *value *= scale;
+    }
+}
+
+/// Turn every head of every row: rows are `[heads * head_dim]`, `turns` holds one entry for each row.
+pub(crate) fn rotate(rows: &mut [f32], row: usize, head_dim: usize, layout: RopeLayout, turns: &[Turn<'_>]) {
+    rows.par_chunks_mut(row).zip(turns).for_each(|(row, turn)| {
+        vector(|| row.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, layout, turn)));
+    });
+}
+
+#[inline(always)]
+fn rotate_head(head: &mut [f32], layout: RopeLayout, turn: &Turn<'_>) {
+    let pairs = turn.cos.len();
+    match layout {
+        RopeLayout::Halves => {
+            let (low, high) = head.split_at_mut(pairs);
+            for (((a, b), cos), sin) in low.iter_mut().zip(high).zip(turn.cos).zip(turn.sin) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+        RopeLayout::Pairs => {
+            for (([a, b], cos), sin) in head.as_chunks_mut::<2>().0.iter_mut().zip(turn.cos).zip(turn.sin) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_exact_to_a_few_units() {
+        let mut worst = 0f64;
+        for i in -870_000..880_000 {
+            let x = i as f32 / 10_000.0;
+            let expected = f64::from(x).exp();
+            worst = worst.max((f64::from(exp(x)) / expected - 1.0).abs());
+        }
+        assert!(worst < 3e-7, "{worst}");
+        assert_eq!((exp(0.0), exp(-200.0), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn max_finds_the_largest_and_keeps_nan() {
+        let mut row: Vec<f32> = (0..37).map(|i| ((i * 7) % 23) as f32 - 30.0).collect();
+        assert_eq!(max(&row), -8.0);
+        row[36] = 5.0;
+        assert_eq!(max(&row), 5.0);
+        for at in [0, 9, 35] {
+            let mut row = row.clone();
+            row[at] = f32::NAN;
+            assert!(max(&row).is_nan(), "{at}");
+        }
+        assert_eq!(max(&[]), f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn softmax_is_a_distribution() {
+        let mut row = [1.0, 3.0, -2.0, 0.5, 100.0, 99.0, 0.0, 1.0, 2.0];
+        softmax(&mut row);
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert!((row[5] / row[4] - (-1f32).exp()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn norm_gives_rows_of_length_one() {
+        let x = [3.0, 4.0, 0.0, 5.0];
+        let mut out = [0.0; 4];
+        rms_norm(&x, &[1.0, 2.0], 0.0, &mut out);
+        let length = (12.5f32).sqrt();
+        assert!((out[0] - 3.0 / length).abs() < 1e-6 && (out[1] - 8.0 / length).abs() < 1e-6);
+        assert!(out[2] == 0.0 && (out[3] - 2.0 * 2f32.sqrt()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn both_layouts_turn_the_same_pairs() {
+        let (cos, sin) = ([0.6, 0.8], [0.8, -0.6]);
+        let turn = Turn { cos: &cos, sin: &sin };
+        let mut halves = [1.0, 2.0, 3.0, 4.0];
+        rotate(&mut halves, 4, 4, RopeLayout::Halves, &[turn]);
+        let mut pairs = [1.0, 3.0, 2.0, 4.0];
+        rotate(&mut pairs, 4, 4, RopeLayout::Pairs, &[turn]);
+        assert_eq!([pairs[0], pairs[2], pairs[1], pairs[3]], halves);
+    }
+}
