@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 /// Run plain loops as vector code of the machine. What is inlined into `f` is compiled for each instruction set.
 #[inline(always)]
-pub(crate) fn vector<R>(f: impl FnOnce() -> R) -> R {
+pub fn vector<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
