@@ -23,6 +23,7 @@ mod classes;
 mod engine;
 mod error;
 mod files;
+mod gguf;
 mod json;
 mod pre;
 mod python;
@@ -33,6 +34,7 @@ mod template;
 mod vocabulary;
 
 pub use error::{SentencePieceDefect, TokenizerError, Unsupported};
+pub use gguf::{GgufTokenizer, GgufTokenizerError, MAX_TEXT};
 pub use json::Kind;
 pub use pre::{PreSource, names as pre_tokenizers};
 
