@@ -174,7 +174,8 @@ mod tests {
         assert_eq!(words("smollm", "a 12"), ["a", " ", "1", "2"]);
         assert_eq!(words("llama-bpe", "12345\n\n x"), ["123", "45", "\n\n", " x"]);
         assert_eq!(words("superbpe", "a 1234567"), ["a ", "1", "234", "567"]);
-        assert_eq!(words("tiny_aya", "1234567 12"), ["1", "234", "567", " 12"]);
+        assert_eq!(words("tiny_aya", "1234567 12"), ["1", "234", "567", " ", "12"]);
+        assert_eq!(words("afmoe", "a12345"), ["a", "12", "345"]);
     }
 
     #[test]
