@@ -26,6 +26,8 @@ pub(super) struct AutoTokenizer {
     /// Ids before and after a text; `None`: what tokenizer.json's post-processor adds.
     frame: Option<(Option<u32>, Option<u32>)>,
     clean_up: bool,
+    /// The id of `bos_token`.
+    pub(super) bos: Option<u32>,
 }
 
 impl AutoTokenizer {
@@ -81,9 +83,10 @@ impl AutoTokenizer {
             };
             (id("add_bos_token", "bos_token", bos), id("add_eos_token", "eos_token", eos))
         });
+        let bos = arguments.role("bos_token").and_then(|token| engine.token_to_id(token.content()));
         engine.set_encode_special_tokens(flag("split_special_tokens", false));
         let clean_up = flag("clean_up_tokenization_spaces", false);
-        Ok(AutoTokenizer { base: engine.get_vocab_size(false), engine, pre_tokenizer, added, specials, frame, clean_up })
+        Ok(AutoTokenizer { base: engine.get_vocab_size(false), engine, pre_tokenizer, added, specials, frame, clean_up, bos })
     }
 
     /// `tokenizer.encode(text)`.
@@ -117,8 +120,14 @@ impl AutoTokenizer {
         Ok(text)
     }
 
-    fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
+    /// `tokenizer.encode(text, add_special_tokens=special)` but for a frame of the class.
+    pub(super) fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
         guarded("encode", || self.engine.encode(text, special).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string()))
+    }
+
+    /// `convert_ids_to_tokens` for an id that is there.
+    pub(super) fn token(&self, id: u32) -> Option<String> {
+        self.engine.id_to_token(id)
     }
 
     /// `convert_tokens_to_ids` for a token that is there.

@@ -60,6 +60,10 @@ pub enum Unsupported {
         "vocab.json without tokenizer.json (a slow tokenizer; `AutoTokenizer.from_pretrained(...).save_pretrained(...)` writes tokenizer.json)"
     )]
     Slow,
+    #[error("encoding text by tokenizer.model without tokenizer.json, whose algorithm is {0}")]
+    SentencePiece(&'static str),
+    #[error("encoding text by tokenizer.model without tokenizer.json for the tokenizer class {0}")]
+    SentencePieceClass(&'static str),
 }
 
 /// A `tokenizer.model` that SentencePiece would not load.

@@ -9,6 +9,9 @@
 //! | `tokenizer.json`, BPE with byte fallback | `llama` | `byte_fallback` |
 //! | `tokenizer.json`, byte-level BPE | `gpt2` | `bpe` |
 //!
+//! Text becomes tokens on both sides: [`SourceTokenizer`] encodes as the source does, [`GgufTokenizer`] as llama.cpp does with nothing
+//! but the metadata.
+//!
 //! Nothing here trusts a file: ids and counts are checked before anything is allocated by them, and the `tokenizers` library runs
 //! where a panic is caught.
 
@@ -23,18 +26,22 @@ mod classes;
 mod engine;
 mod error;
 mod files;
+mod gguf;
 mod json;
 mod pre;
 mod python;
 mod sentencepiece;
+mod source;
 mod special;
 mod spm;
 mod template;
 mod vocabulary;
 
 pub use error::{SentencePieceDefect, TokenizerError, Unsupported};
+pub use gguf::{GgufTokenizer, GgufTokenizerError, MAX_TEXT};
 pub use json::Kind;
 pub use pre::{PreSource, names as pre_tokenizers};
+pub use source::SourceTokenizer;
 
 use files::Files;
 use ggufsmith_arch::VocabRoute;

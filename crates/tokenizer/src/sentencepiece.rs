@@ -57,6 +57,32 @@ pub(super) fn pieces(bytes: &[u8]) -> Result<Vec<Piece>, TokenizerError> {
     Ok(pieces)
 }
 
+/// `TrainerSpec.model_type` (field 3 of ModelProto's field 2): the algorithm that the pieces are for.
+///
+/// # Errors
+/// As [`pieces`].
+pub(super) fn algorithm(bytes: &[u8]) -> Result<&'static str, TokenizerError> {
+    let mut algorithm = 1;
+    let mut fields = Fields { bytes, start: 0, at: 0 };
+    while let Some(field) = fields.next()? {
+        if field.number == 2 {
+            let mut spec = field.message()?;
+            while let Some(field) = spec.next()? {
+                if field.number == 3 {
+                    algorithm = field.varint()?;
+                }
+            }
+        }
+    }
+    Ok(match algorithm {
+        1 => "Unigram",
+        2 => "BPE",
+        3 => "Word",
+        4 => "Char",
+        _ => "not known",
+    })
+}
+
 /// SentencePiece: `optional string piece = 1; optional float score = 2; optional Type type = 3 [default = NORMAL]`.
 fn piece(mut fields: Fields, id: usize) -> Result<Piece, TokenizerError> {
     let start = fields.start;

@@ -1,0 +1,358 @@
+//! A tokenizer made of the metadata of a GGUF file alone, as llama.cpp 0.5.0 reads it (`src/llama-vocab.cpp`, `src/unicode.cpp`).
+//!
+//! | `tokenizer.ggml.model` | what it is | module |
+//! | --- | --- | --- |
+//! | `gpt2` | byte-level BPE: a pre-tokenizer cuts words, ranked merges join their bytes | `cut`, `bpe` |
+//! | `llama` | SentencePiece's BPE: pieces merge by score, what is no piece becomes bytes | `pieces` |
+//!
+//! What the engine would read and then work wrongly with (scores that are missing, two tokens of one text, ids out of range) is an
+//! error here.
+
+mod bpe;
+mod bytes;
+mod cut;
+mod error;
+mod kinds;
+mod partition;
+pub(crate) mod pieces;
+
+pub use error::GgufTokenizerError;
+
+use crate::MAX_TOKENS;
+use bpe::Bpe;
+use cut::Cut;
+use ggufsmith_gguf::{Array, Metadata, Value};
+use partition::{Part, Specials};
+use pieces::{Found, Pieces};
+use std::collections::{BTreeSet, HashMap};
+
+/// The most merges that are read.
+const MAX_MERGES: usize = 1 << 22;
+/// Bytes of the longest text that is encoded at once.
+pub const MAX_TEXT: usize = 1 << 30;
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const SCORES: &str = "tokenizer.ggml.scores";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const CHAT: &str = "tokenizer.chat_template";
+
+/// Text to tokens and back, from GGUF metadata.
+#[derive(Debug)]
+pub struct GgufTokenizer {
+    tokens: Vec<String>,
+    attributes: Vec<u8>,
+    ids: HashMap<String, u32>,
+    specials: Specials,
+    kind: Kind,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    end: BTreeSet<u32>,
+    add_bos: bool,
+    add_eos: bool,
+    chat_template: Option<String>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Bpe(Box<Bpe>),
+    Llama {
+        scores: Vec<f32>,
+        longest: usize,
+        space_prefix: bool,
+        /// Tokens of single bytes.
+        bytes: Box<[Option<u32>; 256]>,
+    },
+}
+
+impl GgufTokenizer {
+    /// The tokenizer that the `tokenizer.*` keys describe.
+    ///
+    /// # Errors
+    /// [`GgufTokenizerError`], naming the key: one is missing, of another type, inconsistent with the others, or names a kind of
+    /// tokenizer that is not supported.
+    pub fn new(metadata: &Metadata) -> Result<Self, GgufTokenizerError> {
+        let model: &str = metadata.require(MODEL)?;
+        if !["gpt2", "llama"].contains(&model) {
+            let supported = "gpt2 (byte-level BPE) and llama (SentencePiece)".to_owned();
+            return Err(GgufTokenizerError::Unsupported { key: MODEL, found: model.to_owned(), supported });
+        }
+        let tokens = tokens(metadata)?;
+        let count = tokens.len();
+        let mut attributes = attributes(metadata, &tokens)?;
+        let ids = index(&tokens)?;
+
+        let bpe = model == "gpt2";
+        let pre = if bpe { metadata.lookup(PRE)?.filter(|pre: &&str| !pre.is_empty()).unwrap_or("default") } else { "default" };
+        let (kind, default_bos, default_eos, add_bos) = if bpe {
+            let cut = Cut::new(pre)?;
+            let add_bos = cut.add_bos;
+            let bos = if cut.no_bos { None } else { Some(11) };
+            let merges: &[String] = metadata.require("tokenizer.ggml.merges")?;
+            // `tokens` has checked that there are no more than MAX_TOKENS.
+            let bpe = Bpe::new(cut, &ids, count as u32, merges)?;
+            (Kind::Bpe(Box::new(bpe)), bos, Some(11), add_bos)
+        } else {
+            (llama(metadata, &tokens, &ids)?, Some(1), Some(2), true)
+        };
+
+        let in_range = |id: &u32| (*id as usize) < count;
+        let bos = id(metadata, BOS, count)?.or(default_bos.filter(in_range));
+        let eos = id(metadata, EOS, count)?.or(default_eos.filter(in_range));
+        let eot = id(metadata, "tokenizer.ggml.eot_token_id", count)?;
+        let eom = id(metadata, "tokenizer.ggml.eom_token_id", count)?;
+        // Not needed here, but a wrong one is a damaged file.
+        for key in [
+            "tokenizer.ggml.unknown_token_id",
+            "tokenizer.ggml.seperator_token_id",
+            "tokenizer.ggml.padding_token_id",
+            "tokenizer.ggml.mask_token_id",
+        ] {
+            id(metadata, key, count)?;
+        }
+        let end = kinds::end_of_generation(metadata, &ids, &mut attributes, &[eos, eot, eom])?;
+        // Which tokens are looked for is settled before white space is: the engine's order.
+        kinds::strip(metadata, pre, &ids, &mut attributes);
+        let specials = Specials::new(&tokens, &attributes);
+        Ok(GgufTokenizer {
+            specials,
+            kind,
+            bos,
+            eos,
+            end,
+            add_bos: metadata.lookup("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
+            add_eos: metadata.lookup("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
+            chat_template: metadata.lookup::<&str>(CHAT)?.map(str::to_owned),
+            tokens,
+            attributes,
+            ids,
+        })
+    }
+
+    /// The ids of a text, without BOS and EOS. `parse_special`: whether control tokens that the text spells out are recognised;
+    /// user-defined ones always are. (`llama-perplexity` does not, `llama-completion` does.)
+    ///
+    /// # Errors
+    /// [`GgufTokenizerError::NoByte`], [`GgufTokenizerError::Cut`] and [`GgufTokenizerError::Text`]: the text cannot be encoded.
+    pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, GgufTokenizerError> {
+        if text.len() > MAX_TEXT {
+            return Err(GgufTokenizerError::Text { bytes: text.len(), limit: MAX_TEXT });
+        }
+        let mut out = Vec::with_capacity(text.len() / 3);
+        let mut first = true;
+        for part in self.specials.split(text, parse_special) {
+            match part {
+                Part::Token(id) => {
+                    out.push(id);
+                    first = true;
+                }
+                Part::Text(range) => {
+                    match &self.kind {
+                        Kind::Bpe(bpe) => bpe.encode(&text[range], &self.ids, &mut out)?,
+                        Kind::Llama { scores, longest, space_prefix, bytes } => {
+                            let mut escaped = String::with_capacity(range.len() + 3);
+                            if *space_prefix && first {
+                                escaped.push('▁');
+                            }
+                            escaped.push_str(&text[range].replace(' ', "▁"));
+                            let pieces = Pieces { ids: &self.ids, scores, longest: *longest };
+                            encode_pieces(&pieces, bytes, &escaped, &mut out)?;
+                        }
+                    }
+                    first = false;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// The text of ids, with the replacement character where bytes are no UTF-8. `special`: whether control tokens are spelled out
+    /// or left out. The space that a SentencePiece tokenizer puts in front of a text is removed again.
+    pub fn decode(&self, ids: &[u32], special: bool) -> String {
+        let mut bytes = Vec::new();
+        for &id in ids {
+            let hidden = self.attribute(id) & (kinds::CONTROL | kinds::UNKNOWN) != 0;
+            if special || !hidden {
+                bytes.extend(self.token_bytes(id));
+            }
+        }
+        let prefixed = matches!(self.kind, Kind::Llama { space_prefix: true, .. })
+            && ids.first().is_some_and(|&id| self.attribute(id) & (kinds::NORMAL | kinds::BYTE) != 0)
+            && bytes.first() == Some(&b' ');
+        String::from_utf8_lossy(&bytes[usize::from(prefixed)..]).into_owned()
+    }
+
+    /// The bytes that a token stands for, control tokens spelled out; no bytes for an unused token, or an id that there is none of.
+    /// Characters may be spread over several tokens.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(text) = self.token(id) else { return Vec::new() };
+        let attribute = self.attribute(id);
+        if kinds::is_special(attribute) {
+            text.as_bytes().to_vec()
+        } else if attribute & kinds::BYTE != 0 {
+            bytes::fallback(text).into_iter().collect()
+        } else if attribute & kinds::NORMAL == 0 {
+            Vec::new()
+        } else if let Kind::Llama { .. } = self.kind {
+            text.replace('▁', " ").into_bytes()
+        } else {
+            let mut out = Vec::with_capacity(text.len());
+            for c in text.chars() {
+                match bytes::byte(c) {
+                    Some(byte) => out.push(byte),
+                    None => out.extend(c.encode_utf8(&mut [0; 4]).bytes()),
+                }
+            }
+            out
+        }
+    }
+
+    /// The text of a token as it stands in the file.
+    pub fn token(&self, id: u32) -> Option<&str> {
+        self.tokens.get(id as usize).map(String::as_str)
+    }
+
+    /// The id of a token by its text as it stands in the file.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token).copied()
+    }
+
+    /// Tokens that are recognised in texts, in the order of their ids. `control`: those that only `parse_special` recognises, too.
+    pub fn special_tokens(&self, control: bool) -> impl Iterator<Item = (u32, &str)> {
+        let wanted = if control { kinds::CONTROL | kinds::UNKNOWN | kinds::USER_DEFINED } else { kinds::USER_DEFINED };
+        let hidden = if control { 0 } else { kinds::CONTROL | kinds::UNKNOWN };
+        let all = self.tokens.iter().zip(&self.attributes).zip(0u32..);
+        all.filter(move |((_, a), _)| **a & wanted != 0 && **a & hidden == 0).map(|((text, _), id)| (id, text.as_str()))
+    }
+
+    /// Begin of sequence: the file's, else the engine's default for this kind (1 or 11), where there is such a token.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// End of sequence: the file's, else the engine's default for this kind (2 or 11), where there is such a token.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Tokens that end a generation, ascending: eos, end of turn, end of message, and those that the engine knows by their text.
+    pub fn end_of_generation(&self) -> Vec<u32> {
+        self.end.iter().copied().collect()
+    }
+
+    /// Whether the engine puts BOS in front of a prompt.
+    pub fn add_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// Whether the engine puts EOS behind a text.
+    pub fn add_eos(&self) -> bool {
+        self.add_eos
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Never: a vocabulary without tokens is refused.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// `tokenizer.chat_template`.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    fn attribute(&self, id: u32) -> u8 {
+        self.attributes.get(id as usize).copied().unwrap_or_default()
+    }
+}
+
+/// Append the ids of an escaped text, by bytes where a character is no piece.
+fn encode_pieces(pieces: &Pieces, bytes: &[Option<u32>; 256], text: &str, out: &mut Vec<u32>) -> Result<(), GgufTokenizerError> {
+    let mut missing = None;
+    pieces.encode(text, |found| match found {
+        Found::Piece(id) => out.push(id),
+        Found::Unknown(c) => {
+            for byte in c.bytes() {
+                match bytes[usize::from(byte)] {
+                    Some(id) => out.push(id),
+                    None => missing = missing.or(Some(byte)),
+                }
+            }
+        }
+    });
+    missing.map_or(Ok(()), |byte| Err(GgufTokenizerError::NoByte { byte }))
+}
+
+fn tokens(metadata: &Metadata) -> Result<Vec<String>, GgufTokenizerError> {
+    let tokens: &[String] = metadata.require(TOKENS)?;
+    if tokens.is_empty() {
+        return Err(GgufTokenizerError::Empty { key: TOKENS });
+    }
+    if tokens.len() > MAX_TOKENS {
+        return Err(GgufTokenizerError::Limit { key: TOKENS, count: tokens.len(), limit: MAX_TOKENS });
+    }
+    let named = |(at, token): (usize, &String)| if token.is_empty() { format!("[EMPTY_{at}]") } else { token.clone() };
+    Ok(tokens.iter().enumerate().map(named).collect())
+}
+
+/// One attribute a token; without `token_type` all are normal.
+fn attributes(metadata: &Metadata, tokens: &[String]) -> Result<Vec<u8>, GgufTokenizerError> {
+    let Some(types) = metadata.lookup::<&[i32]>(TYPES)? else { return Ok(vec![kinds::NORMAL; tokens.len()]) };
+    same_length(TYPES, types.len(), tokens.len())?;
+    let attributes =
+        types.iter().enumerate().map(|(id, &number)| kinds::from_type(id, number)).collect::<Result<Vec<u8>, _>>()?;
+    let mut bytes = attributes.iter().zip(tokens).enumerate().filter(|(_, (attribute, _))| **attribute == kinds::BYTE);
+    match bytes.find(|(_, (_, token))| bytes::fallback(token).is_none()) {
+        Some((id, (_, token))) => Err(GgufTokenizerError::Byte { id, found: token.clone() }),
+        None => Ok(attributes),
+    }
+}
+
+fn index(tokens: &[String]) -> Result<HashMap<String, u32>, GgufTokenizerError> {
+    let mut ids = HashMap::with_capacity(tokens.len());
+    for (token, id) in tokens.iter().zip(0u32..) {
+        if let Some(first) = ids.insert(token.clone(), id) {
+            return Err(GgufTokenizerError::Duplicate { token: token.clone(), first: first as usize, second: id as usize });
+        }
+    }
+    Ok(ids)
+}
+
+fn llama(metadata: &Metadata, tokens: &[String], ids: &HashMap<String, u32>) -> Result<Kind, GgufTokenizerError> {
+    let scores: Vec<f32> = match metadata.get(SCORES) {
+        Some(Value::Array(Array::I32(scores))) => scores.iter().map(|&score| score as f32).collect(),
+        _ => metadata.require::<&[f32]>(SCORES)?.to_vec(),
+    };
+    same_length(SCORES, scores.len(), tokens.len())?;
+    if let Some(id) = scores.iter().position(|score| score.is_nan()) {
+        return Err(GgufTokenizerError::Score { id });
+    }
+    let bytes = std::array::from_fn(|byte| {
+        let one = char::from(byte as u8).to_string();
+        // A token that is the byte itself serves, too; beyond ASCII none can be.
+        ids.get(&format!("<0x{byte:02X}>")).or_else(|| ids.get(&one).filter(|_| byte < 0x80)).copied()
+    });
+    let space_prefix = metadata.lookup("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    let longest = tokens.iter().map(String::len).max().unwrap_or_default();
+    Ok(Kind::Llama { scores, longest, space_prefix, bytes: Box::new(bytes) })
+}
+
+fn same_length(key: &'static str, found: usize, expected: usize) -> Result<(), GgufTokenizerError> {
+    if found == expected { Ok(()) } else { Err(GgufTokenizerError::Length { key, found, expected }) }
+}
+
+/// The token id that a key holds.
+fn id(metadata: &Metadata, key: &'static str, tokens: usize) -> Result<Option<u32>, GgufTokenizerError> {
+    let id = metadata.lookup(key)?;
+    match id {
+        Some(id) if id as usize >= tokens => Err(GgufTokenizerError::Id { key, id, tokens }),
+        id => Ok(id),
+    }
+}
