@@ -1,5 +1,6 @@
 //! The contract of an architecture family.
 
+use crate::expected::FileKey;
 use crate::{ArchError, Config, NameMap};
 use ggufsmith_core::{TensorExpr, TensorInfo};
 use ggufsmith_gguf::Value;
@@ -111,6 +112,9 @@ pub trait Family: Sync {
 
     /// Tensor names, both ways.
     fn names(&self) -> NameMap;
+
+    /// The keys of its section that llama.cpp reads besides [`crate::expected::COMMON_KEYS`].
+    fn file_keys(&self) -> &'static [FileKey];
 
     /// What the GGUF file of this config and these tensors holds.
     ///

@@ -3,6 +3,7 @@
 //! Pre-norm decoder with RMSNorm, rotary embedding over whole heads, grouped-query attention and a gated SiLU feed-forward. The
 //! engine rotates neighbouring rows, checkpoints the two halves of a head, so rows of the query and key matrices are reordered.
 
+use crate::expected::{FileKey, KeyType};
 use crate::hparams::{self, TextParams};
 use crate::rope::{Rope, Scaling};
 use crate::tensors::{self, Dim, Dims, Need, Row, Rows};
@@ -103,6 +104,11 @@ impl Family for Llama {
 
     fn names(&self) -> NameMap {
         NameMap(TENSORS)
+    }
+
+    fn file_keys(&self) -> &'static [FileKey] {
+        const FILE_KEYS: &[FileKey] = &[FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32)];
+        FILE_KEYS
     }
 
     fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError> {
