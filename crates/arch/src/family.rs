@@ -1,6 +1,7 @@
 //! The contract of an architecture family.
 
 use crate::decoder::{Decoder, DecoderError};
+use crate::expected::FileKey;
 use crate::{ArchError, Config, NameMap};
 use ggufsmith_core::{TensorExpr, TensorInfo};
 use ggufsmith_gguf::{Metadata, Value};
@@ -112,6 +113,9 @@ pub trait Family: Sync {
 
     /// Tensor names, both ways.
     fn names(&self) -> NameMap;
+
+    /// The keys of its section that llama.cpp reads besides [`crate::expected::COMMON_KEYS`].
+    fn file_keys(&self) -> &'static [FileKey];
 
     /// What the GGUF file of this config and these tensors holds.
     ///

@@ -8,6 +8,7 @@
 mod config;
 pub mod decoder;
 mod error;
+pub mod expected;
 mod family;
 mod frequencies;
 mod hparams;
@@ -44,6 +45,11 @@ pub fn by_class(name: &str) -> Option<(&'static dyn Family, &'static Class)> {
         let class = family.classes().iter().find(|class| class.name == name)?;
         Some((*family, class))
     })
+}
+
+/// The family of a file's `general.architecture`.
+pub fn by_architecture(name: &str) -> Option<&'static dyn Family> {
+    FAMILIES.iter().copied().find(|family| family.name() == name)
 }
 
 /// Every supported class name, in the order of [`FAMILIES`].

@@ -6,6 +6,7 @@
 mod decoder;
 
 use crate::decoder::{Decoder, DecoderError};
+use crate::expected::{FileKey, KeyType};
 use crate::hparams::{self, TextParams};
 use crate::rope::{Rope, Scaling};
 use crate::tensors::{self, Dim, Dims, Need, Row, Rows};
@@ -107,6 +108,11 @@ impl Family for Llama {
 
     fn names(&self) -> NameMap {
         NameMap(TENSORS)
+    }
+
+    fn file_keys(&self) -> &'static [FileKey] {
+        const FILE_KEYS: &[FileKey] = &[FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32)];
+        FILE_KEYS
     }
 
     fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError> {

@@ -32,7 +32,7 @@ pub(crate) struct Dims {
 
 impl Dims {
     /// The size of a dimension; products of two 32-bit numbers fit.
-    fn of(&self, dim: Dim) -> u64 {
+    pub(crate) fn of(&self, dim: Dim) -> u64 {
         match dim {
             Dim::Vocab => self.vocab.into(),
             Dim::Embd => self.embd.into(),
@@ -215,7 +215,7 @@ impl Row {
 
     fn check_present(&self, n_layer: u32, config: &Config, has: impl Fn(&str) -> bool) -> Result<(), ArchError> {
         let Some(because) = self.needed(config)? else { return Ok(()) };
-        let layers = if self.gguf.contains(LAYER) { 0..n_layer } else { 0..1 };
+        let layers = if is_per_layer(self.gguf) { 0..n_layer } else { 0..1 };
         // The first that is missing ends the search, so a huge layer count costs no more than the tensors that are there.
         for layer in layers {
             if !has(&fill(self.gguf, Some(layer))) {
@@ -251,7 +251,13 @@ fn split(name: &str) -> (String, Option<u32>) {
     (pattern.join("."), layer)
 }
 
-fn fill(pattern: &str, layer: Option<u32>) -> String {
+/// Whether a table's name stands for one tensor of each layer.
+pub(crate) fn is_per_layer(pattern: &str) -> bool {
+    pattern.contains(LAYER)
+}
+
+/// A table's name with the layer's number.
+pub(crate) fn fill(pattern: &str, layer: Option<u32>) -> String {
     match layer {
         Some(layer) => pattern.replace(LAYER, &layer.to_string()),
         None => pattern.to_owned(),

@@ -1,1 +1,0 @@
-//! Every tensor against the source.
