@@ -1,5 +1,6 @@
 //! A model with a memory of what it has read.
 
+use crate::generate::NextToken;
 use crate::model::{Batch, Buffers, InferError, LayerCache, Model};
 
 /// Sequences that grow: keys and values of every position are kept, in F32.
@@ -82,5 +83,35 @@ impl<'a> Session<'a> {
             return Err(InferError::Logits);
         }
         Ok(logits.chunks_exact(n_vocab).map(<[f32]>::to_vec).collect())
+    }
+}
+
+impl NextToken for Session<'_> {
+    type Error = InferError;
+
+    fn feed(&mut self, slot: usize, tokens: &[u32]) -> Result<Vec<f32>, InferError> {
+        Ok(Session::feed(self, &[(slot, tokens)])?.swap_remove(0))
+    }
+
+    fn feed_each(&mut self, slots: &[(usize, u32)]) -> Result<Vec<Vec<f32>>, InferError> {
+        let runs: Vec<(usize, &[u32])> = slots.iter().map(|(slot, token)| (*slot, std::slice::from_ref(token))).collect();
+        Session::feed(self, &runs)
+    }
+
+    fn fork(&mut self, from: usize, to: usize) -> Result<(), InferError> {
+        Session::fork(self, from, to);
+        Ok(())
+    }
+
+    fn slots(&self) -> usize {
+        self.used.len()
+    }
+
+    fn n_ctx(&self) -> usize {
+        self.model.n_ctx()
+    }
+
+    fn used(&self, slot: usize) -> usize {
+        self.used[slot]
     }
 }
