@@ -1,8 +1,11 @@
 //! Writes made-up reports into a folder, to look at the pages while changing them:
 //! `cargo run --release -p ggufsmith-verify --example report_samples -- FOLDER`.
 
-use ggufsmith_verify::report::testing::{SAMPLES, Sample, full, hostile, report, without_forward};
+#[path = "../tests/samples/mod.rs"]
+mod samples;
+
 use ggufsmith_verify::report::{Report, html, markdown, terminal};
+use samples::{SAMPLES, Sample, full, hostile, report, without_forward};
 use std::path::PathBuf;
 
 fn main() -> std::io::Result<()> {

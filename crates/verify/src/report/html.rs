@@ -3,7 +3,7 @@
 use super::markdown::cosine;
 use super::outcome::{Outcome, labels, sentence, source_name, words, worst_tensors};
 use super::plot::{Point, Reference, Scatter, heat_map, hidden_error, histogram, scatter};
-use super::text::{bits, bits_per_weight, bytes, count, escape, grouped, number, percent, plural, with_error};
+use super::text::{bits, bits_per_weight, bytes, count, escape, grouped, number, percent, plural, shorten, with_error};
 use super::{Figures, HashedFile, Report, Status, TypeBytes};
 use std::fmt::Write;
 
@@ -39,7 +39,7 @@ pub fn html(reports: &[Report]) -> String {
         cost(&mut out, reports);
     }
     for (at, report) in reports.iter().enumerate() {
-        file(&mut out, report, at + 1);
+        file(&mut out, report, at + 1, reports.len() > 1);
     }
     footer(&mut out, reports);
     out.push_str("</main>\n</body>\n</html>\n");
@@ -57,7 +57,8 @@ fn header(out: &mut String, reports: &[Report]) {
         escape(&sentence(reports))
     );
     if let Some(first) = reports.first() {
-        let revision = first.source.revision.as_ref().map_or(String::new(), |r| format!(" at revision <code>{}</code>", escape(r)));
+        let revision =
+            first.source.revision.as_ref().map_or(String::new(), |r| format!(" at revision <code>{}</code>", escape(r)));
         put!(
             out,
             "<p class=\"muted\">{} against the original weights{revision}: {} architecture, {} weights.</p>",
@@ -107,7 +108,7 @@ fn overview(out: &mut String, reports: &[Report]) {
             ],
         };
         let cells = [
-            escape(&report.file_type),
+            escape(&shorten(&report.file_type, 20)),
             bytes(report.bytes),
             bits(report.bits_per_weight),
             format!("<span class=\"{}\">{} {}</span>", outcome.class(), outcome.mark(), words(report)),
@@ -175,22 +176,22 @@ fn cost(out: &mut String, reports: &[Report]) {
         quantity: "perplexity",
         points: points(|f| (f.perplexity, f.perplexity_error)),
         reference: Some(Reference { bytes: first.source.bytes, value: figures.perplexity_source }),
-        from_zero: false,
+        log: true,
     });
     let kld = scatter(&Scatter {
         id: "kld",
         title: "Mean KL divergence against size",
         quantity: "mean KL divergence, nats",
         points: points(|f| (f.kld_mean, f.kld_mean_error)),
-        reference: None,
-        from_zero: true,
+        reference: Some(Reference { bytes: first.source.bytes, value: 0.0 }),
+        log: false,
     });
     put!(out, "<section aria-labelledby=\"cost\">\n<h2 id=\"cost\">What quantization costs</h2>\n<div class=\"plots\">");
     figure(
         out,
         "Perplexity against size",
         &perplexity,
-        "Lower is better; the dashed line is the source. The bars are the perplexities' own errors, which come mostly from the text and \
+        "Lower is better; the dashed line is the source, whose size is that of its weights. The bars are the perplexities' own errors, which come mostly from the text and \
          are shared with the source: judge differences by the ratio in the table.",
     );
     figure(
@@ -206,7 +207,7 @@ fn figure(out: &mut String, title: &str, svg: &str, caption: &str) {
     put!(out, "<figure>\n<h3>{title}</h3>\n{svg}<figcaption>{caption}</figcaption>\n</figure>");
 }
 
-fn file(out: &mut String, report: &Report, at: usize) {
+fn file(out: &mut String, report: &Report, at: usize, one_of_several: bool) {
     let outcome = Outcome::of(report);
     put!(out, "<section class=\"file\" id=\"file-{at}\" aria-labelledby=\"file-{at}-name\">");
     put!(out, "<h2 id=\"file-{at}-name\">{}</h2>", escape(&report.file));
@@ -216,7 +217,8 @@ fn file(out: &mut String, report: &Report, at: usize) {
         outcome.class(),
         outcome.mark(),
         words(report),
-        escape(&report.verdict)
+        // A page about one file has said it.
+        if one_of_several { escape(&report.verdict) } else { String::new() }
     );
     checks(out, report);
     out.push_str("<div class=\"plots\">\n");
@@ -270,9 +272,13 @@ fn checks(out: &mut String, report: &Report) {
     ];
     let limits: Vec<String> = limits.into_iter().flatten().collect();
     if !limits.is_empty() || !gate.failures.is_empty() {
-        let (class, mark, word) = if gate.failures.is_empty() { ("passed", "✓", "passed") } else { ("failed", "✗", "failed") };
+        let (class, mark, word) =
+            if gate.failures.is_empty() { ("passed", "✓", "passed") } else { ("failed", "✗", "failed") };
         let limits = if limits.is_empty() { "no thresholds".to_owned() } else { limits.join(", ") };
-        let _ = write!(out, "<li><span class=\"{class}\"><span aria-hidden=\"true\">{mark}</span> <strong>gate</strong> {word}</span>: {limits}");
+        let _ = write!(
+            out,
+            "<li><span class=\"{class}\"><span aria-hidden=\"true\">{mark}</span> <strong>gate</strong> {word}</span>: {limits}"
+        );
         problems(out, &gate.failures);
         out.push_str("</li>\n");
     }
@@ -295,7 +301,9 @@ fn problems(out: &mut String, problems: &[String]) {
 
 fn heat(out: &mut String, report: &Report, at: usize) {
     let Some(map) = heat_map(&format!("heat-{at}"), report) else { return };
-    let mut caption = "Root mean square of a tensor's error over that of the source's values, as colour; a pointer shows the number.".to_owned();
+    let mut caption =
+        "Root mean square of a tensor's error over that of the source's values, as colour; a pointer shows the number."
+            .to_owned();
     if !map.lossless.is_empty() {
         let names: Vec<_> = map.lossless.iter().map(|name| format!("<code>{}</code>", escape(name))).collect();
         let _ = write!(caption, " Without any error in all layers, and not drawn: {}.", names.join(", "));
@@ -308,8 +316,9 @@ fn heat(out: &mut String, report: &Report, at: usize) {
         out,
         "<figure class=\"wide\">\n<h3>Error of every tensor</h3>\n\
          <div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Error of every tensor, scrolls sideways\">\
-         <div style=\"width:{:.0}px\">\n{}</div></div>\n<figcaption>{caption}</figcaption>\n</figure>",
+         <div style=\"min-width:{0:.0}px;max-width:{1:.0}px\">\n{2}</div></div>\n<figcaption>{caption}</figcaption>\n</figure>",
         map.width,
+        1.35 * map.width,
         map.svg
     );
 }
@@ -365,7 +374,8 @@ fn facts(out: &mut String, report: &Report) {
         list(out, "Figures (KL divergences in nats)", rows.map(|(name, value)| (name.to_owned(), value)));
     }
     if let Some(s) = &report.sentences {
-        let what = format!("{}, {} tokens of <code>{}</code>", plural(s.sentences, "sentence"), grouped(s.tokens), escape(&s.text.name));
+        let what =
+            format!("{}, {} tokens of <code>{}</code>", plural(s.sentences, "sentence"), grouped(s.tokens), escape(&s.text.name));
         let pair = |source: f64, file: f64| format!("{} → {}", number(source), number(file));
         let rows = [
             ("over all tokens", pair(s.perplexity_source, s.perplexity)),
@@ -382,7 +392,11 @@ fn facts(out: &mut String, report: &Report) {
             ("largest", format!("{} nats", number(e.kld_max))),
             ("same top-1", percent(e.same_top1, f64::NAN)),
         ];
-        list(out, &format!("The same windows in llama.cpp {}", escape(&e.version)), rows.map(|(name, value)| (name.to_owned(), value)));
+        list(
+            out,
+            &format!("The same windows in llama.cpp {}", escape(&e.version)),
+            rows.map(|(name, value)| (name.to_owned(), value)),
+        );
     }
     if let Some(latency) = &report.latency {
         let pair = |source: f64, file: f64, unit: &str| format!("{} → {} {unit}", number(source), number(file));
@@ -411,7 +425,9 @@ fn facts(out: &mut String, report: &Report) {
 fn memory(out: &mut String, report: &Report) {
     let rows = |side: &str, types: &[TypeBytes]| {
         let side = side.to_owned();
-        let row = |t: &TypeBytes| (format!("{side}, {}", escape(&t.format)), format!("{} in {}", bytes(t.bytes), plural(t.tensors, "tensor")));
+        let row = |t: &TypeBytes| {
+            (format!("{side}, {}", escape(&t.format)), format!("{} in {}", bytes(t.bytes), plural(t.tensors, "tensor")))
+        };
         types.iter().map(row).collect::<Vec<_>>()
     };
     let all = rows("source", &report.memory.source).into_iter().chain(rows("file", &report.memory.file));

@@ -21,7 +21,8 @@ pub fn markdown(reports: &[Report]) -> String {
     // Writing into a string has no errors, here and below.
     let _ = writeln!(out, "## {sign} {}\n", prose(&sentence(reports)));
     if let Some(first) = reports.first() {
-        let revision = first.source.revision.as_deref().map_or(String::new(), |revision| format!(", revision {}", code(revision)));
+        let revision =
+            first.source.revision.as_deref().map_or(String::new(), |revision| format!(", revision {}", code(revision)));
         let _ = writeln!(out, "Compared with {}{revision} by {}.\n", code(&source_name(reports)), prose(&first.tool));
         table(&mut out, reports);
         texts(&mut out, reports);
@@ -45,12 +46,15 @@ say what the type costs: a perplexity ratio of 1, a KL divergence of 0 nats and 
 are F32, so llama.cpp's own figures differ a little. 1 MB is 1,000,000 bytes.\n\n";
 
 fn table(out: &mut String, reports: &[Report]) {
-    out.push_str("| file | type | size | bits/weight | verdict | perplexity | ratio to source | mean KLD (nats) | same top-1 |\n");
+    out.push_str(
+        "| file | type | size | bits/weight | verdict | perplexity | ratio to source | mean KLD (nats) | same top-1 |\n",
+    );
     out.push_str("| --- | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |\n");
     if let Some(first) = reports.first() {
         let types: Vec<_> = first.memory.source.iter().map(|of_type| prose(&of_type.format)).collect();
         let (size, per_weight) = (first.source.bytes, bits_per_weight(first.source.bytes, first.parameters));
-        let perplexity = first.figures.as_ref().map_or("–".to_owned(), |f| with_error(f.perplexity_source, f.perplexity_source_error));
+        let perplexity =
+            first.figures.as_ref().map_or("–".to_owned(), |f| with_error(f.perplexity_source, f.perplexity_source_error));
         let _ = writeln!(
             out,
             "| *source* | {} | {} | {} | | {perplexity} | 1 | 0 | 100 % |",
@@ -146,7 +150,9 @@ fn details(out: &mut String, report: &Report) {
     if worst.is_empty() {
         out.push_str("\nEvery tensor has the source's values.\n");
     } else {
-        out.push_str("\n| tensor | type | relative RMSE | largest error | cosine | |\n| --- | --- | ---: | ---: | ---: | --- |\n");
+        out.push_str(
+            "\n| tensor | type | relative RMSE | largest error | cosine | |\n| --- | --- | ---: | ---: | ---: | --- |\n",
+        );
         for tensor in worst {
             let _ = writeln!(
                 out,
@@ -193,10 +199,12 @@ fn entities(text: &str) -> String {
     for (at, &c) in chars.iter().enumerate() {
         let word = |neighbour: Option<&char>| neighbour.is_some_and(|c| c.is_alphanumeric());
         let inside_word = at > 0 && word(chars.get(at - 1)) && word(chars.get(at + 1));
-        let structural = matches!(c, '\\' | '`' | '*' | '[' | ']' | '<' | '>' | '&' | '|' | '~' | '#' | '@' | '$' | '!' | '"' | '\'');
+        let structural =
+            matches!(c, '\\' | '`' | '*' | '[' | ']' | '<' | '>' | '&' | '|' | '~' | '#' | '@' | '$' | '!' | '"' | '\'');
         // A line could become a list or a heading by its first character; an address is known by its colon or its dot.
         let at_start = at == 0 && !c.is_alphanumeric();
-        let address = (c == ':' && chars.get(at + 1) == Some(&'/')) || (c == '.' && at >= 3 && chars[at - 3..at] == ['w', 'w', 'w']);
+        let address =
+            (c == ':' && chars.get(at + 1) == Some(&'/')) || (c == '.' && at >= 3 && chars[at - 3..at] == ['w', 'w', 'w']);
         if structural || at_start || address || (c == '_' && !inside_word) {
             let _ = write!(out, "&#{};", u32::from(c));
         } else {

@@ -11,9 +11,7 @@ mod markdown;
 mod outcome;
 mod plot;
 mod terminal;
-#[doc(hidden)]
-pub mod testing;
-mod text;
+pub(crate) mod text;
 
 pub use file::{FileError, Written, read, write};
 pub use html::html;

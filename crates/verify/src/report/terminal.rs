@@ -10,15 +10,22 @@ const WIDTH: usize = 100;
 /// Problems of a check that are shown; the JSON has all of them.
 const MAX_PROBLEMS: usize = 10;
 
+/// Columns between the table's columns.
+const GAPS: usize = 2 * 7;
+
 const HEADINGS: [&str; 8] = ["TYPE", "SIZE", "BITS/WT", "VERDICT", "PERPLEXITY", "RATIO", "MEAN KLD", "TOP-1"];
 
 /// Files of one source: a table, what failed, and the verdict in the last line. No colour; ends with a newline.
 pub fn terminal(reports: &[Report]) -> String {
     let mut out = String::new();
     if let Some(first) = reports.first() {
-        let source = source_row(first);
-        let rows = std::iter::once(source).chain(reports.iter().zip(labels(reports)).map(|(report, label)| row(report, label)));
-        table(&mut out, &rows.collect::<Vec<_>>());
+        let rows = |errors: bool| -> Vec<_> {
+            let files = reports.iter().zip(labels(reports)).map(|(report, label)| row(report, label, errors));
+            std::iter::once(source_row(first)).chain(files).collect()
+        };
+        let with_errors = rows(true);
+        let fits = widths(&with_errors).iter().sum::<usize>() + GAPS <= WIDTH;
+        table(&mut out, if fits { with_errors } else { rows(false) });
         notes(&mut out, reports);
     }
     for (report, label) in reports.iter().zip(labels(reports)) {
@@ -39,24 +46,37 @@ fn source_row(report: &Report) -> [String; 8] {
     ["source".to_owned(), bytes(report.source.bytes), per_weight, verdict, perplexity, ratio, kld, top1]
 }
 
-fn row(report: &Report, label: String) -> [String; 8] {
+fn row(report: &Report, label: String, errors: bool) -> [String; 8] {
     let verdict = format!("{} {}", Outcome::of(report).mark(), words(report));
+    let value = |value, error| ascii(&if errors { with_error(value, error) } else { number(value) });
     let [perplexity, ratio, kld, top1] = match &report.figures {
         None => ["not run", "-", "-", "-"].map(str::to_owned),
         Some(f) => [
             ascii(&number(f.perplexity)),
-            ascii(&with_error(f.perplexity_ratio, f.perplexity_ratio_error)),
-            ascii(&with_error(f.kld_mean, f.kld_mean_error)),
+            value(f.perplexity_ratio, f.perplexity_ratio_error),
+            value(f.kld_mean, f.kld_mean_error),
             if f.same_top1.is_finite() { format!("{:.2} %", 100.0 * f.same_top1) } else { number(f.same_top1) },
         ],
     };
     [label, bytes(report.bytes), bits(report.bits_per_weight), verdict, perplexity, ratio, kld, top1]
 }
 
-fn table(out: &mut String, rows: &[[String; 8]]) {
-    let width = |text: &str| text.chars().count();
-    let widths: Vec<usize> =
-        (0..8).map(|column| rows.iter().map(|row| width(&row[column])).chain([width(HEADINGS[column])]).max().unwrap_or(0)).collect();
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn widths(rows: &[[String; 8]]) -> [usize; 8] {
+    std::array::from_fn(|column| rows.iter().map(|row| width(&row[column])).fold(width(HEADINGS[column]), usize::max))
+}
+
+fn table(out: &mut String, mut rows: Vec<[String; 8]>) {
+    // Numbers stay whole; what does not fit is taken from the names.
+    let excess = (widths(&rows).iter().sum::<usize>() + GAPS).saturating_sub(WIDTH);
+    let room = widths(&rows)[0].saturating_sub(excess).max(6);
+    for row in &mut rows {
+        row[0] = shorten(&row[0], room);
+    }
+    let widths = widths(&rows);
     let mut line = |cells: [&str; 8]| {
         let mut text = String::new();
         for (column, cell) in cells.iter().enumerate() {
@@ -68,7 +88,7 @@ fn table(out: &mut String, rows: &[[String; 8]]) {
         let _ = writeln!(out, "{}", shorten(text.trim_end(), WIDTH));
     };
     line(HEADINGS);
-    for row in rows {
+    for row in &rows {
         line(std::array::from_fn(|column| row[column].as_str()));
     }
     out.push('\n');

@@ -7,7 +7,7 @@ pub(super) const NOT_FINITE: &str = "not finite";
 const PLAIN: std::ops::Range<f64> = 1e-3..1e6;
 
 /// Three or four significant digits: `0`, `0.0312`, `15.92`, `3.12 × 10⁻⁵`.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() {
         return NOT_FINITE.to_owned();
     }
@@ -24,8 +24,8 @@ pub(super) fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// A number and its standard error, rounded to two digits of the error: `15.92 ± 0.31`, `(3.12 ± 0.20) × 10⁻⁵`. An error that is
-/// not finite is left out.
+/// A number and its standard error, rounded to one digit of the error, or to two where it begins with a one: `15.9 ± 0.3`,
+/// `15.92 ± 0.12`, `(3.1 ± 0.2) × 10⁻⁵`. An error that is not finite is left out.
 pub(super) fn with_error(value: f64, error: f64) -> String {
     if !value.is_finite() || !error.is_finite() || error < 0.0 {
         return number(value);
@@ -38,11 +38,20 @@ pub(super) fn with_error(value: f64, error: f64) -> String {
         let power = exponent(largest);
         // In two steps: 10^-power alone may overflow.
         let scale = |x: f64| x / 10f64.powi(power / 2) / 10f64.powi(power - power / 2);
-        let digits = (1 - exponent(scale(error))).clamp(0, 4) as usize;
+        let digits = decimals(scale(error)).min(4);
         return format!("({:.digits$} ± {:.digits$}){}", scale(value), scale(error), times_power(power));
     }
-    let digits = (1 - exponent(error)).clamp(0, 6) as usize;
+    let digits = decimals(error);
     format!("{value:.digits$} ± {error:.digits$}")
+}
+
+/// Decimals for an error and for what it belongs to.
+fn decimals(error: f64) -> usize {
+    let scientific = format!("{error:.0e}");
+    let power: i32 = scientific.split_once('e').and_then(|(_, power)| power.parse().ok()).unwrap_or(0);
+    // An error that is rounded up to 1 still has one digit more than one of 2.
+    let one = scientific.starts_with('1');
+    (i32::from(one) - power).clamp(0, 6) as usize
 }
 
 /// A share of 0 to 1 in percent with its standard error: `93.42 ± 0.31 %`.
@@ -199,7 +208,7 @@ mod tests {
             (15.9213, "15.92"),
             (1.018_23, "1.018"),
             (0.031_234, "0.03123"),
-            (0.000_999_9, "10.00 × 10⁻⁴"),
+            (0.000_999_9, "1.00 × 10⁻³"),
             (3.123e-5, "3.12 × 10⁻⁵"),
             (123_456.7, "123457"),
             (1e300, "1.00 × 10³⁰⁰"),
@@ -208,26 +217,23 @@ mod tests {
             (f64::NEG_INFINITY, "not finite"),
         ];
         for (value, text) in cases {
-            if value == 0.000_999_9 {
-                assert_eq!(number(value), "1.00 × 10⁻³");
-            } else {
-                assert_eq!(number(value), text);
-            }
+            assert_eq!(number(value), text);
         }
         assert_eq!(number(f64::MIN_POSITIVE / 4.0), "5.56 × 10⁻³⁰⁹");
     }
 
     #[test]
     fn errors_decide_the_digits() {
-        assert_eq!(with_error(15.9213, 0.3124), "15.92 ± 0.31");
+        assert_eq!(with_error(15.9213, 0.3124), "15.9 ± 0.3");
+        assert_eq!(with_error(15.9213, 0.1249), "15.92 ± 0.12");
         assert_eq!(with_error(15.9213, 0.0996), "15.92 ± 0.10");
         assert_eq!(with_error(1.0, 0.0), "1.000 ± 0");
-        assert_eq!(with_error(3.123e-5, 2.04e-6), "(3.12 ± 0.20) × 10⁻⁵");
+        assert_eq!(with_error(3.123e-5, 2.04e-6), "(3.1 ± 0.2) × 10⁻⁵");
         assert_eq!(with_error(5.0e5, 1.2e4), "500000 ± 12000");
         assert_eq!(with_error(5.0e8, 1.2e7), "(5.00 ± 0.12) × 10⁸");
         assert_eq!(with_error(12.0, f64::NAN), "12.00");
         assert_eq!(with_error(f64::NAN, 1.0), "not finite");
-        assert_eq!(with_error(1e-320, 1e-321), "(1.0 ± 0.1) × 10⁻³²⁰".replace("1.0 ± 0.1", "1.00 ± 0.10"));
+        assert_eq!(with_error(3e-320, 2e-321), "(3.0 ± 0.2) × 10⁻³²⁰");
         assert_eq!(percent(0.934_21, 0.003_11), "93.42 ± 0.31 %");
     }
 
@@ -235,14 +241,23 @@ mod tests {
     fn names_cannot_do_harm() {
         assert_eq!(escape("<script>alert('1' & \"2\")"), "&lt;script&gt;alert(&#39;1&#39; &amp; &quot;2&quot;)");
         assert_eq!(clean("a\u{1b}[31m\nb\u{202e}c"), "a�[31m�b�c");
-        assert_eq!((shorten("abcdefgh", 8), shorten("abcdefgh", 5), shorten("äöüß", 3)), ("abcdefgh".into(), "ab…gh".into(), "ä…ß".into()));
+        assert_eq!(
+            (shorten("abcdefgh", 8), shorten("abcdefgh", 5), shorten("äöüß", 3)),
+            ("abcdefgh".into(), "ab…gh".into(), "ä…ß".into())
+        );
         assert_eq!(ascii("(3.12 ± 0.20) × 10⁻⁵"), "(3.12 ± 0.20)e-5");
     }
 
     #[test]
     fn sizes_and_counts() {
         assert_eq!((bytes(999), bytes(144_811_072), bytes(u64::MAX)), ("999 B".into(), "145 MB".into(), "18.4 EB".into()));
-        assert_eq!((count(134_515_008), grouped(134_515_008), plural(1, "window")), ("135 M".into(), "134,515,008".into(), "1 window".into()));
-        assert_eq!((bits(4.5), bits(8.5012), bits(16.0), bits(f64::NAN)), ("4.5".into(), "8.501".into(), "16".into(), "not finite".into()));
+        assert_eq!(
+            (count(134_515_008), grouped(134_515_008), plural(1, "window")),
+            ("135 M".into(), "134,515,008".into(), "1 window".into())
+        );
+        assert_eq!(
+            (bits(4.5), bits(8.5012), bits(16.0), bits(f64::NAN)),
+            ("4.5".into(), "8.501".into(), "16".into(), "not finite".into())
+        );
     }
 }

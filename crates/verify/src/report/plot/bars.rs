@@ -22,7 +22,8 @@ pub(in crate::report) fn histogram(id: &str, figures: &Figures) -> Option<String
         return None;
     }
     let join = bins.counts.len().div_ceil(MAX_BINS);
-    let joined: Vec<u64> = bins.counts.chunks(join).map(|chunk| chunk.iter().fold(0, |sum: u64, n| sum.saturating_add(*n))).collect();
+    let joined: Vec<u64> =
+        bins.counts.chunks(join).map(|chunk| chunk.iter().fold(0, |sum: u64, n| sum.saturating_add(*n))).collect();
     let width = bins.width * join as f64;
     let most = joined.iter().copied().max().unwrap_or(0) as f64;
     let end = bins.from + width * joined.len() as f64;

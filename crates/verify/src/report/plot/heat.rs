@@ -206,7 +206,8 @@ impl Colours {
     }
 
     fn description(&self, report: &Report) -> String {
-        let range = if self.any { format!("errors from {} to {}", number(self.low), number(self.high)) } else { "no errors".to_owned() };
+        let range =
+            if self.any { format!("errors from {} to {}", number(self.low), number(self.high)) } else { "no errors".to_owned() };
         format!("{} tensors, {range}.", grouped(report.tensors.len() as u64))
     }
 
@@ -222,7 +223,11 @@ impl Colours {
             svg.text("tick", Anchor::End, x, y + 36.0, &number(self.high));
             x += 16.0;
         }
-        let others = [(self.lossless, "lossless", "no error"), (self.strange, "not-finite", "not finite"), (self.wrong, "c0 wrong", "wrong or unknown")];
+        let others = [
+            (self.lossless, "lossless", "no error"),
+            (self.strange, "not-finite", "not finite"),
+            (self.wrong, "c0 wrong", "wrong or unknown"),
+        ];
         let mut line = 0.0;
         for (shown, class, name) in others {
             if shown {

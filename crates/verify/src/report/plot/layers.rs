@@ -24,13 +24,26 @@ pub(in crate::report) fn hidden_error(id: &str, errors: &[f64]) -> Option<String
     // A logarithmic axis has no place for an exact layer.
     let log = most / least > LOG_FROM && errors.iter().all(|error| *error != 0.0);
     let (from, to) = (HEIGHT - BOTTOM, TOP);
-    let y = if log { Axis::log(least / 1.3, most * 1.3, from, to) } else { Axis::linear(0.0, if most > 0.0 { most * 1.1 } else { 1.0 }, from, to) };
+    let y = if log {
+        Axis::log(least / 1.3, most * 1.3, from, to)
+    } else {
+        Axis::linear(0.0, if most > 0.0 { most * 1.1 } else { 1.0 }, from, to)
+    };
     let ticks = y.ticks();
     let left = ticks.iter().map(|(_, name)| text_width(name)).fold(0.0, f64::max) + 12.0;
     // One layer lies in the middle.
-    let x = if last == 0 { Axis::linear(-1.0, 1.0, left, WIDTH - RIGHT) } else { Axis::linear(0.0, last as f64, left + 6.0, WIDTH - RIGHT) };
+    let x = if last == 0 {
+        Axis::linear(-1.0, 1.0, left, WIDTH - RIGHT)
+    } else {
+        Axis::linear(0.0, last as f64, left + 6.0, WIDTH - RIGHT)
+    };
 
-    let description = format!("{} layers, from {} behind the first to {} behind the last.", errors.len(), number(errors[0]), number(errors[last]));
+    let description = format!(
+        "{} layers, from {} behind the first to {} behind the last.",
+        errors.len(),
+        number(errors[0]),
+        number(errors[last])
+    );
     let mut svg = Svg::new(id, WIDTH, HEIGHT, "Error of the hidden state by layer", &description);
     svg.text("axis-title", Anchor::Start, 2.0, 14.0, if log { "relative RMSE, log scale" } else { "relative RMSE" });
     for (value, name) in &ticks {

@@ -19,7 +19,7 @@ use super::text::escape;
 use std::fmt::Write;
 
 /// Width of a character of the plots' text, roughly, to leave room for labels.
-const CHAR: f64 = 6.4;
+const CHAR: f64 = 6.9;
 /// Height of a line of text.
 const LINE: f64 = 13.0;
 

@@ -25,8 +25,8 @@ pub(in crate::report) struct Scatter<'a> {
     pub points: Vec<Point>,
     /// The source's own value.
     pub reference: Option<Reference>,
-    /// Whether a linear axis begins at zero.
-    pub from_zero: bool,
+    /// Whether the vertical axis is logarithmic in any case; otherwise it is where the values are far apart.
+    pub log: bool,
 }
 
 /// One file.
@@ -66,7 +66,11 @@ pub(in crate::report) fn scatter(plot: &Scatter<'_>) -> String {
         // Below the line where points lie, which are worse than the source, hence above it.
         let below = y + 20.0;
         svg.text("label muted", anchor, at, below, "source");
-        obstacles.push(if end { [at - 44.0, below - 10.0, at, below + 2.0] } else { [at - 22.0, below - 10.0, at + 22.0, below + 2.0] });
+        obstacles.push(if end {
+            [at - 44.0, below - 10.0, at, below + 2.0]
+        } else {
+            [at - 22.0, below - 10.0, at + 22.0, below + 2.0]
+        });
     }
     let places: Vec<(f64, f64)> =
         plot.points.iter().map(|point| (scale.x.at(point.bytes as f64 / scale.unit), scale.y(point.value))).collect();
@@ -114,41 +118,37 @@ struct Scale {
 
 impl Scale {
     fn new(plot: &Scatter<'_>) -> Self {
-        let source = plot.reference.iter().map(|reference| reference.value);
-        let values: Vec<f64> = plot.points.iter().map(|p| p.value).chain(source).filter(|v| v.is_finite()).collect();
-        let positive = || values.iter().copied().filter(|v| *v > 0.0);
-        let (least, most) = (positive().fold(f64::INFINITY, f64::min), positive().fold(0.0, f64::max));
-        let log = most / least > LOG_FROM;
-        let zeros = log && values.iter().any(|v| *v <= 0.0);
+        let source = plot.reference.iter().map(|reference| (reference.value, 0.0));
+        let values = plot.points.iter().map(|p| (p.value, if p.error.is_finite() { p.error.abs() } else { 0.0 })).chain(source);
+        let values: Vec<(f64, f64)> = values.filter(|(value, _)| value.is_finite()).collect();
+        let positive = || values.iter().filter(|(value, _)| *value > 0.0);
+        let (least, most) = positive().fold((f64::INFINITY, 0.0), |(a, b): (f64, f64), (v, _)| (a.min(*v), b.max(*v)));
+        let log = most > 0.0 && (plot.log || most / least > LOG_FROM);
+        let zeros = log && values.iter().any(|(value, _)| *value <= 0.0);
         let strange = plot.points.iter().any(|point| !point.value.is_finite());
         let high = TOP + if strange { STRIP } else { 0.0 };
         let low = HEIGHT - BOTTOM - if zeros { STRIP } else { 0.0 };
         let y = if log {
-            Axis::log(least / 1.6, most * 1.6, low, high)
+            // An error bar that reaches zero has no end on this axis.
+            let bottom = positive().map(|(v, e)| if v > e { v - e } else { *v }).fold(f64::INFINITY, f64::min);
+            let top = positive().map(|(v, e)| v + e).fold(0.0, f64::max);
+            let pad = (top / bottom).powf(0.1).clamp(1.01, 1e3);
+            Axis::log(bottom / pad / pad, top * pad, low, high)
         } else {
-            let ends = || plot.points.iter().filter(|p| p.value.is_finite()).flat_map(|p| {
-                let error = if p.error.is_finite() { p.error.abs() } else { 0.0 };
-                [p.value - error, p.value + error]
-            });
-            let bottom = ends().chain(values.iter().copied()).fold(f64::INFINITY, f64::min);
-            let top = ends().chain(values.iter().copied()).fold(f64::NEG_INFINITY, f64::max);
-            match plot.from_zero {
-                true => Axis::linear(bottom.min(0.0), if top > 0.0 { top * 1.15 } else { 1.0 }, low, high),
-                false => {
-                    let pad = (top - bottom).max(0.02 * top.abs()) * 0.12;
-                    Axis::linear(bottom - 2.0 * pad, top + pad, low, high)
-                }
-            }
+            let bottom = values.iter().map(|(v, e)| v - e).fold(0.0, f64::min);
+            let top = values.iter().map(|(v, e)| v + e).fold(0.0, f64::max);
+            Axis::linear(bottom, if top > 0.0 { top * 1.15 } else { 1.0 }, low, high)
         };
         let widest = y.ticks().iter().map(|(_, name)| text_width(name)).fold(text_width("0"), f64::max);
         let left = (widest + 12.0).max(if strange { text_width("not finite") + 8.0 } else { 0.0 });
-        let sizes = plot.points.iter().map(|p| p.bytes).chain(plot.reference.iter().map(|r| r.bytes));
-        let largest = sizes.max().unwrap_or(0) as f64;
+        let sizes = || plot.points.iter().map(|p| p.bytes).chain(plot.reference.iter().map(|r| r.bytes));
+        let (smallest, largest) = (sizes().min().unwrap_or(1).max(1) as f64, sizes().max().unwrap_or(1).max(1) as f64);
         let (unit, unit_name) = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")]
             .into_iter()
             .find(|(unit, _)| largest >= *unit)
             .unwrap_or((1.0, "bytes"));
-        let x = Axis::linear(0.0, (largest / unit).max(1e-3) * 1.08, left, WIDTH - RIGHT);
+        let pad = (largest / smallest).powf(0.1).max(1.15);
+        let x = Axis::log(smallest / unit / pad, largest / unit * pad, left, WIDTH - RIGHT);
         Scale { x, y, left, unit, unit_name, high, low, strange, zeros }
     }
 
@@ -162,7 +162,8 @@ impl Scale {
 
     /// Its upper and lower end, where there is one that can be seen.
     fn error_bar(&self, point: &Point) -> Option<(f64, f64)> {
-        let drawn = point.value.is_finite() && point.error.is_finite() && point.error > 0.0 && !(self.zeros && point.value <= 0.0);
+        let drawn =
+            point.value.is_finite() && point.error.is_finite() && point.error > 0.0 && !(self.zeros && point.value <= 0.0);
         drawn.then(|| (self.y.at(point.value + point.error), self.y.at(point.value - point.error)))
     }
 
@@ -189,7 +190,7 @@ impl Scale {
             svg.line("axis", x, bottom, x, bottom + 4.0);
             svg.text("tick", Anchor::Middle, x, bottom + 16.0, &name);
         }
-        svg.text("axis-title", Anchor::End, WIDTH - RIGHT, HEIGHT - 6.0, &format!("size on disk, {}", self.unit_name));
+        svg.text("axis-title", Anchor::End, WIDTH - RIGHT, HEIGHT - 6.0, &format!("size on disk, {}, log scale", self.unit_name));
     }
 }
 
@@ -210,7 +211,8 @@ fn label(svg: &mut Svg, text: &str, (x, y): (f64, f64), left: f64, obstacles: &m
     let width = text_width(text);
     let place = |angle: usize, distance: f64| -> (f64, f64) {
         // Clockwise from the right; the label's centre lies so that its nearest edge or corner is `distance` away.
-        let (dx, dy) = [(1.0, 0.0), (0.0, -1.0), (-1.0, 0.0), (0.7, -0.7), (-0.7, -0.7), (0.0, 1.0), (0.7, 0.7), (-0.7, 0.7)][angle];
+        let (dx, dy) =
+            [(1.0, 0.0), (0.0, -1.0), (-1.0, 0.0), (0.7, -0.7), (-0.7, -0.7), (0.0, 1.0), (0.7, 0.7), (-0.7, 0.7)][angle];
         (x + dx * distance + f64::signum(dx) * if dx == 0.0 { 0.0 } else { width / 2.0 }, y + dy * (distance + LINE / 2.0))
     };
     let around = |(cx, cy): (f64, f64)| [cx - width / 2.0, cy - LINE / 2.0, cx + width / 2.0, cy + LINE / 2.0];

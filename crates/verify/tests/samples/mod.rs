@@ -1,6 +1,7 @@
-//! Made-up reports with plausible figures, for tests of what shows them.
+//! Made-up reports with plausible figures, for tests of what shows them. Several test targets include this file.
+#![allow(dead_code, missing_docs)]
 
-use super::{
+use ggufsmith_verify::report::{
     Check, Engine, Figures, Gate, HashedFile, Histogram, Latency, Memory, Report, SCHEMA, Sentences, Source, Speed, Status,
     TensorFigures, TensorVerdict, TypeBytes, WindowFigures, layer_and_kind,
 };
@@ -162,7 +163,11 @@ fn source(parameters: u64) -> Source {
     Source {
         name: "HuggingFaceTB/SmolLM2-135M-Instruct".to_owned(),
         revision: Some("12fd25f77366fa6b3b4b768ec3050bf629380bac".to_owned()),
-        files: vec![file("config.json", 861), file("model.safetensors", 2 * parameters + 31_000), file("tokenizer.json", 2_104_556)],
+        files: vec![
+            file("config.json", 861),
+            file("model.safetensors", 2 * parameters + 31_000),
+            file("tokenizer.json", 2_104_556),
+        ],
         bytes: 2 * parameters,
     }
 }
