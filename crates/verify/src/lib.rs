@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod forward;
+pub mod gate;
 pub mod imatrix;
 pub mod report;
 pub mod structure;

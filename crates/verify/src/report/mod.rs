@@ -1,4 +1,22 @@
-//! What was found about one file, as data. `report.json` is [`Report`] as it stands.
+//! What was found about one file, as data, and as pages for people.
+//!
+//! `report.json` is [`Report`] as it stands. [`markdown`], [`html`] and [`terminal`] show any number of files of one source; the same
+//! reports give the same text, since nothing in it comes from a clock. Whatever a file says about itself (names of tensors, keys)
+//! is treated as hostile: it is escaped in Markdown and HTML, and control characters never reach a terminal.
+
+mod file;
+mod float;
+mod html;
+mod markdown;
+mod outcome;
+mod plot;
+mod terminal;
+pub(crate) mod text;
+
+pub use file::{FileError, Written, read, write};
+pub use html::html;
+pub use markdown::markdown;
+pub use terminal::terminal;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +47,7 @@ pub struct Report {
     /// Number of weights.
     pub parameters: u64,
     /// Bits of tensor data per weight.
+    #[serde(deserialize_with = "float::one")]
     pub bits_per_weight: f64,
     /// What it was compared with.
     pub source: Source,
@@ -41,7 +60,7 @@ pub struct Report {
     /// The user's thresholds, and whether they hold.
     pub gate: Gate,
     /// What the forward pass measured, where it ran over a text.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "float::figures")]
     pub figures: Option<Figures>,
     /// Perplexity of single sentences (`--sentences`).
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -132,50 +151,71 @@ pub struct Figures {
     /// Scored positions.
     pub tokens: u64,
     /// Perplexity of the source, as llama-perplexity defines it.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity_source: f64,
     /// Its error, as llama-perplexity computes it.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity_source_error: f64,
     /// Perplexity of the file.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity: f64,
     /// Its error.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity_error: f64,
     /// [`Figures::perplexity`] over [`Figures::perplexity_source`].
+    #[serde(deserialize_with = "float::one")]
     pub perplexity_ratio: f64,
     /// By bootstrap over windows, paired.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity_ratio_error: f64,
     /// Correlation of the two sides' negative log-likelihoods over positions.
+    #[serde(deserialize_with = "float::one")]
     pub nll_correlation: f64,
     /// Mean KL divergence from the source's distribution to the file's.
+    #[serde(deserialize_with = "float::one")]
     pub kld_mean: f64,
     /// By bootstrap over windows.
+    #[serde(deserialize_with = "float::one")]
     pub kld_mean_error: f64,
     /// Largest KL divergence of a position.
+    #[serde(deserialize_with = "float::one")]
     pub kld_max: f64,
     /// 99.9 % quantile.
+    #[serde(deserialize_with = "float::one")]
     pub kld_p999: f64,
     /// 99 % quantile.
+    #[serde(deserialize_with = "float::one")]
     pub kld_p99: f64,
     /// 95 % quantile.
+    #[serde(deserialize_with = "float::one")]
     pub kld_p95: f64,
     /// 50 % quantile.
+    #[serde(deserialize_with = "float::one")]
     pub kld_median: f64,
     /// Positions by the decimal logarithm of their KL divergence.
     pub kld_histogram: Histogram,
     /// Mean change of the right token's probability, file minus source.
+    #[serde(deserialize_with = "float::one")]
     pub delta_p_mean: f64,
     /// By bootstrap over windows.
+    #[serde(deserialize_with = "float::one")]
     pub delta_p_mean_error: f64,
     /// Root mean square of that change.
+    #[serde(deserialize_with = "float::one")]
     pub delta_p_rms: f64,
     /// By bootstrap over windows.
+    #[serde(deserialize_with = "float::one")]
     pub delta_p_rms_error: f64,
     /// Share of positions where both sides have the same most probable token, 0 to 1.
+    #[serde(deserialize_with = "float::one")]
     pub same_top1: f64,
     /// By bootstrap over windows.
+    #[serde(deserialize_with = "float::one")]
     pub same_top1_error: f64,
     /// Window by window, in order.
     pub per_window: Vec<WindowFigures>,
     /// Relative RMSE of the hidden state behind each layer (first entry: behind layer 0), over all positions.
+    #[serde(deserialize_with = "float::many")]
     pub hidden_error: Vec<f64>,
 }
 
@@ -183,8 +223,10 @@ pub struct Figures {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Where the first bin begins.
+    #[serde(deserialize_with = "float::one")]
     pub from: f64,
     /// Width of a bin.
+    #[serde(deserialize_with = "float::one")]
     pub width: f64,
     /// Counts; values outside are counted in the first or last bin.
     pub counts: Vec<u64>,
@@ -194,12 +236,16 @@ pub struct Histogram {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WindowFigures {
     /// Perplexity of the source in this window.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity_source: f64,
     /// Perplexity of the file.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity: f64,
     /// Mean KL divergence.
+    #[serde(deserialize_with = "float::one")]
     pub kld_mean: f64,
     /// Share of positions with the same most probable token.
+    #[serde(deserialize_with = "float::one")]
     pub same_top1: f64,
 }
 
@@ -213,16 +259,22 @@ pub struct Sentences {
     /// Scored tokens.
     pub tokens: u64,
     /// Over all tokens, source.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity_source: f64,
     /// Over all tokens, file.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity: f64,
     /// Mean of the sentences' own perplexities, source.
+    #[serde(deserialize_with = "float::one")]
     pub mean_perplexity_source: f64,
     /// Mean of the sentences' own perplexities, file.
+    #[serde(deserialize_with = "float::one")]
     pub mean_perplexity: f64,
     /// Median of the sentences' own perplexities, source.
+    #[serde(deserialize_with = "float::one")]
     pub median_perplexity_source: f64,
     /// Median of the sentences' own perplexities, file.
+    #[serde(deserialize_with = "float::one")]
     pub median_perplexity: f64,
 }
 
@@ -232,12 +284,16 @@ pub struct Engine {
     /// Its version, as it prints it.
     pub version: String,
     /// Perplexity of the file.
+    #[serde(deserialize_with = "float::one")]
     pub perplexity: f64,
     /// Mean KL divergence.
+    #[serde(deserialize_with = "float::one")]
     pub kld_mean: f64,
     /// Largest KL divergence.
+    #[serde(deserialize_with = "float::one")]
     pub kld_max: f64,
     /// Share of positions with the same most probable token, 0 to 1.
+    #[serde(deserialize_with = "float::one")]
     pub same_top1: f64,
 }
 
@@ -276,10 +332,13 @@ pub struct Latency {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
     /// Tokens per second while reading a prompt.
+    #[serde(deserialize_with = "float::one")]
     pub prompt_tokens_per_second: f64,
     /// Tokens per second while generating.
+    #[serde(deserialize_with = "float::one")]
     pub generated_tokens_per_second: f64,
     /// Milliseconds per generated token.
+    #[serde(deserialize_with = "float::one")]
     pub ms_per_token: f64,
 }
 
@@ -297,6 +356,19 @@ pub enum TensorVerdict {
     Wrong,
     /// The type cannot be decoded or written yet.
     Unknown,
+}
+
+impl TensorVerdict {
+    /// As in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            TensorVerdict::Lossless => "lossless",
+            TensorVerdict::Exact => "exact",
+            TensorVerdict::Bounded => "bounded",
+            TensorVerdict::Wrong => "wrong",
+            TensorVerdict::Unknown => "unknown",
+        }
+    }
 }
 
 /// A tensor of the file against the source.
@@ -319,14 +391,19 @@ pub struct TensorFigures {
     /// The 16-bit type that the values were rounded to on the way, where that made the bytes equal.
     pub via: Option<String>,
     /// Largest absolute difference to the source.
+    #[serde(deserialize_with = "float::one")]
     pub max_error: f64,
     /// Root mean square of the difference.
+    #[serde(deserialize_with = "float::one")]
     pub rmse: f64,
     /// [`TensorFigures::rmse`] over the root mean square of the source.
+    #[serde(deserialize_with = "float::one")]
     pub relative_rmse: f64,
     /// Cosine similarity with the source.
+    #[serde(deserialize_with = "float::one")]
     pub cosine: f64,
     /// Share of values at the largest magnitude that their block can hold.
+    #[serde(deserialize_with = "float::one")]
     pub saturated: f64,
     /// Values that are NaN or infinite.
     pub non_finite: u64,
