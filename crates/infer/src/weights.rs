@@ -141,8 +141,8 @@ const DECODE_ELEMS: u64 = 1 << 18;
 
 impl Weights {
     /// Weights that are read as they are needed.
-    pub fn new(tensors: impl Tensors + 'static) -> Self {
-        Weights { tensors: Box::new(tensors), resident: BTreeMap::new() }
+    pub fn new(tensors: Box<dyn Tensors>) -> Self {
+        Weights { tensors, resident: BTreeMap::new() }
     }
 
     /// One tensor by name.

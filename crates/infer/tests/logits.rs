@@ -38,13 +38,13 @@ fn golden(case: &str) -> Golden {
 fn source(case: &str) -> (Decoder, Weights) {
     let dir = ModelDir::open(&folder(case).join("hf")).unwrap();
     let checkpoint: Arc<dyn TensorSource> = Arc::new(Checkpoint::open(&dir).unwrap());
-    (ggufsmith_arch::decoder(dir.config()).unwrap(), Weights::new(SourceTensors(checkpoint)))
+    (ggufsmith_arch::decoder(dir.config()).unwrap(), Weights::new(Box::new(SourceTensors(checkpoint))))
 }
 
 fn gguf(case: &str) -> (Decoder, Weights) {
     let shards = Arc::new(Shards::open(&folder(case).join("f32.gguf"), &Limits::default()).unwrap());
     let decoder = ggufsmith_arch::decoder_of_gguf(shards.metadata(), &|name| shards.tensor(name).is_some()).unwrap();
-    (decoder, Weights::new(GgufTensors(shards)))
+    (decoder, Weights::new(Box::new(GgufTensors(shards))))
 }
 
 /// Logits of every position.

@@ -13,8 +13,16 @@
 
 pub mod forward;
 pub mod gate;
+mod hash;
 pub mod imatrix;
+pub mod latency;
+mod reencoded;
 pub mod report;
+mod run;
+mod side;
 pub mod structure;
 pub mod tensors;
 pub mod tokens;
+
+pub use run::{Events, FORWARD, NamedText, Request, VerifyError, run};
+pub use side::{Side, SideError, Source, Text};
