@@ -1,6 +1,6 @@
 //! The contract of an architecture family.
 
-use crate::{ArchError, Config, NameMap};
+use crate::{ArchError, Config, ExportError, GgufModel, HparamReader, NameMap};
 use ggufsmith_core::{TensorExpr, TensorInfo};
 use ggufsmith_gguf::Value;
 use serde_json::Map;
@@ -121,4 +121,17 @@ pub trait Family: Sync {
     /// [`ArchError`]: a config key is missing or has the wrong type, a tensor maps to nothing or twice, is missing, or has a
     /// shape that the config does not allow.
     fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError>;
+
+    /// config.json from a file of this family: what [`Family::describe`] reads, backwards, with `architectures` and
+    /// `model_type`. `class` is the class asked for; [`crate::export`] checks the result by describing it.
+    ///
+    /// # Errors
+    /// [`ExportError`]: a key is missing, has the wrong type, or says what config.json cannot.
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Map<String, serde_json::Value>, ExportError>;
 }

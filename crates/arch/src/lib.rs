@@ -7,6 +7,7 @@
 
 mod config;
 mod error;
+mod export;
 mod family;
 mod hparams;
 mod keys;
@@ -17,6 +18,7 @@ mod tensors;
 
 pub use config::Config;
 pub use error::ArchError;
+pub use export::{ExportError, Exported, GgufModel, HparamReader, export, family_of};
 pub use family::{Class, Family, Hparam, Keys, Model, OutputTensor, RecipeInputs, VocabRoute};
 pub use nearest::nearest;
 pub use tensors::NameMap;

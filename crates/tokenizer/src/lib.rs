@@ -31,6 +31,7 @@ mod special;
 mod spm;
 mod template;
 mod vocabulary;
+pub mod write;
 
 pub use error::{SentencePieceDefect, TokenizerError, Unsupported};
 pub use json::Kind;
