@@ -3,6 +3,7 @@
 use super::files::{self, Frame};
 use super::{Source, WriteError, Written, rules};
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 
 /// tokenizer.json, tokenizer_config.json and special_tokens_map.json.
 pub(super) fn write(source: &Source<'_>) -> Result<Written, WriteError> {
@@ -22,12 +23,14 @@ pub(super) fn write(source: &Source<'_>) -> Result<Written, WriteError> {
     let ids = || (0..vocab_end).filter(|&id| !source.is_padding(id));
     source.check_unique(ids().chain(added.iter().map(|token| token.id).filter(|&id| id >= vocab_end)))?;
     let vocab: Map<String, Value> = ids().map(|id| (source.tokens[id].clone(), id.into())).collect();
+    let normalizers = files::normalizers(source)?;
+    let normalizer = if normalizers.is_empty() { Value::Null } else { json!({"type": "Sequence", "normalizers": normalizers}) };
     let tokenizer = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
         "added_tokens": files::added_tokens(&added),
-        "normalizer": null,
+        "normalizer": normalizer,
         "pre_tokenizer": rules.pre_tokenizer(prefix_space.unwrap_or(false)),
         "post_processor": frame.post_processor(true),
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
@@ -41,11 +44,11 @@ pub(super) fn write(source: &Source<'_>) -> Result<Written, WriteError> {
             "byte_fallback": false,
             "ignore_merges": rules.ignore_merges,
             "vocab": vocab,
-            "merges": merges(source)?,
+            "merges": merges(source, &mut warnings)?,
         },
     });
     let mut config = Map::new();
-    config.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
+    config.insert("tokenizer_class".to_owned(), files::PLAIN_CLASS.into());
     files::finish(source, &frame, &added, config, vec![("tokenizer.json", files::pretty(&tokenizer))], warnings)
 }
 
@@ -59,13 +62,25 @@ fn trailing(source: &Source<'_>, added: &[super::Added<'_>]) -> usize {
     source.tokens.len() - (end - run)
 }
 
-/// Pairs joined by a space: byte-level text has none of its own, and every version of the library reads it.
-fn merges(source: &Source<'_>) -> Result<Value, WriteError> {
+/// Pairs joined by a space: byte-level text has none of its own, and every version of the library reads it. One that makes no
+/// token of the vocabulary of two others has no effect, and the library would refuse it.
+fn merges(source: &Source<'_>, warnings: &mut Vec<String>) -> Result<Value, WriteError> {
     let merges = source.metadata.require::<&[String]>("tokenizer.ggml.merges")?;
+    let tokens: HashSet<&str> = source.tokens.iter().map(String::as_str).collect();
+    let mut kept = Vec::with_capacity(merges.len());
+    let mut whole = String::new();
     for (index, text) in merges.iter().enumerate() {
-        if !text.split_once(' ').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' ')) {
-            return Err(WriteError::Merge { index, text: text.clone() });
+        let pair = text.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
+        let (left, right) = pair.ok_or_else(|| WriteError::Merge { index, text: text.clone() })?;
+        whole.clear();
+        whole.extend([left, right]);
+        if [left, right, &whole].iter().all(|text| tokens.contains(text)) {
+            kept.push(Value::from(text.as_str()));
         }
     }
-    Ok(merges.into())
+    let left_out = merges.len() - kept.len();
+    if left_out > 0 {
+        warnings.push(format!("{left_out} merges of texts that are no tokens are left out: they have no effect"));
+    }
+    Ok(kept.into())
 }

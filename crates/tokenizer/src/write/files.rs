@@ -8,10 +8,18 @@ use serde_json::{Map, Value, json};
 pub(super) struct Frame<'a> {
     bos: Option<Role<'a>>,
     eos: Option<Role<'a>>,
-    /// The file says whether a separator stands between two texts: its template had something there.
-    between: bool,
+    /// What stands between two texts, where the file says anything about it.
+    between: Between<'a>,
     /// The file's keys are in the order that a byte-level post-processor before the template gives.
     bytes_first: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Between<'a> {
+    Nothing,
+    /// The end of the first text and the start of the second one.
+    Ends,
+    Separator(Role<'a>),
 }
 
 impl<'a> Frame<'a> {
@@ -30,7 +38,11 @@ impl<'a> Frame<'a> {
         };
         let (bos, eos) = (role("bos_token", "add_bos_token", add_bos)?, role("eos_token", "add_eos_token", false)?);
         let place = |key: &str| source.place(&format!("tokenizer.ggml.{key}"));
-        let between = source.flag("add_sep_token")?.is_some();
+        let between = match source.flag("add_sep_token")? {
+            None => Between::Nothing,
+            Some(false) => Between::Ends,
+            Some(true) => source.role("sep_token").or(source.role("eos_token")).map_or(Between::Ends, Between::Separator),
+        };
         let bytes_first = match (place("add_eos_token"), place("add_sep_token")) {
             (Some(eos), Some(sep)) => eos < sep,
             _ => false,
@@ -51,9 +63,13 @@ impl<'a> Frame<'a> {
             let eos = eos.filter(|_| close).map(|role| special(role, number));
             bos.into_iter().chain([sequence(name, number)]).chain(eos).collect::<Vec<_>>()
         };
-        let pair = [text("A", 0, true, self.between), text("B", 1, self.between, true)].concat();
+        let ends = matches!(self.between, Between::Ends);
+        let mut pair = text("A", 0, true, !matches!(self.between, Between::Nothing));
+        let separator = if let Between::Separator(role) = &self.between { Some(role) } else { None };
+        pair.extend(separator.map(|role| special(role, 1)));
+        pair.extend(text("B", 1, ends, true));
         let mut tokens = Map::new();
-        for role in bos.into_iter().chain(eos) {
+        for role in bos.into_iter().chain(eos).chain(separator) {
             tokens.insert(role.text.to_owned(), json!({"id": role.text, "ids": [role.id], "tokens": [role.text]}));
         }
         let template = json!({
@@ -70,6 +86,19 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// tokenizer.json's `normalizer`, where the file says that text is normalized.
+pub(super) fn normalizers(source: &Source<'_>) -> Result<Vec<Value>, WriteError> {
+    let mut list = Vec::new();
+    if source.flag("normalizer.lowercase")? == Some(true) {
+        list.push(json!({"type": "Lowercase"}));
+    }
+    if source.flag("normalizer.strip_accents")? == Some(true) {
+        // Only what is decomposed has accents to take away.
+        list.extend([json!({"type": "NFD"}), json!({"type": "StripAccents"})]);
+    }
+    Ok(list)
+}
+
 /// tokenizer.json's `added_tokens`.
 pub(super) fn added_tokens(added: &[Added<'_>]) -> Vec<Value> {
     let entry = |token: &Added<'_>| {
@@ -80,16 +109,20 @@ pub(super) fn added_tokens(added: &[Added<'_>]) -> Vec<Value> {
     added.iter().map(entry).collect()
 }
 
-/// Text as it is searched for: as it stands, before anything is normalized.
+/// Text is searched for as it stands, before anything is normalized.
 fn flags(token: &Added<'_>) -> Map<String, Value> {
     let mut map = Map::new();
     map.insert("content".to_owned(), token.text.into());
-    for flag in ["single_word", "lstrip", "rstrip", "normalized"] {
+    for flag in ["single_word", "lstrip", "rstrip"] {
         map.insert(flag.to_owned(), false.into());
     }
+    map.insert("normalized".to_owned(), token.normalized.into());
     map.insert("special".to_owned(), token.special.into());
     map
 }
+
+/// The class without habits of its own.
+pub(super) const PLAIN_CLASS: &str = "PreTrainedTokenizerFast";
 
 /// JSON as transformers writes it.
 pub(super) fn pretty(value: &Value) -> Vec<u8> {
@@ -105,6 +138,8 @@ pub(super) fn finish(
     mut files: Vec<(&'static str, Vec<u8>)>,
     warnings: Vec<String>,
 ) -> Result<Written, WriteError> {
+    // The classes of the other kind have tokens of their own where none are named.
+    let by_name = config.get("tokenizer_class").is_some_and(|class| class == PLAIN_CLASS);
     let template_at = source.place("tokenizer.chat_template").unwrap_or(usize::MAX);
     for key in ["add_bos_token", "add_eos_token", "add_sep_token"] {
         // Behind the chat template stands what the converter adds of itself, for vocabularies of 49,152 tokens.
@@ -125,7 +160,7 @@ pub(super) fn finish(
         config.insert("added_tokens_decoder".to_owned(), entries.into());
     }
     let mut map = Map::new();
-    for role in &source.roles {
+    for role in source.roles.iter().filter(|role| role.named || !by_name) {
         config.insert(role.name.to_owned(), role.text.into());
         map.insert(role.name.to_owned(), role.text.into());
     }

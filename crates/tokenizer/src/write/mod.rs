@@ -89,9 +89,11 @@ struct Role<'a> {
     id_name: &'static str,
     id: u32,
     text: &'a str,
+    /// Whether tokenizer_config.json gave it; else config.json did.
+    named: bool,
 }
 
-/// Roles by their key below `tokenizer.ggml.`.
+/// Roles by their key below `tokenizer.ggml.`, in the order in which the converter looks for them.
 const ROLES: [(&str, &str, &str); 6] = [
     ("bos_token_id", "bos_token", "bos_token_id"),
     ("eos_token_id", "eos_token", "eos_token_id"),
@@ -107,6 +109,9 @@ struct Added<'a> {
     id: usize,
     text: &'a str,
     special: bool,
+    /// Searched for after the text was normalized. Where nothing is normalized it makes no difference, but the converter decodes
+    /// the others first, so that bytes spelled as letters would be taken for bytes.
+    normalized: bool,
 }
 
 impl<'a> Source<'a> {
@@ -130,11 +135,16 @@ impl<'a> Source<'a> {
         let scores = metadata.lookup::<&[f32]>("tokenizer.ggml.scores")?;
         scores.map_or(Ok(()), |scores| length("tokenizer.ggml.scores", scores.len()))?;
         let mut source = Source { metadata, tokens, types, scores, roles: Vec::new(), warnings: Vec::new() };
-        for (key, name, id_name) in ROLES {
+        // It goes through tokenizer_config.json first and through config.json then, so what is out of order comes from there.
+        let mut first_later = usize::MAX;
+        for (key, name, id_name) in ROLES.into_iter().rev() {
             if let Some((id, text)) = source.token_of(key)? {
-                source.roles.push(Role { name, id_name, id, text });
+                let place = source.place(&format!("tokenizer.ggml.{key}")).unwrap_or_default();
+                source.roles.push(Role { name, id_name, id, text, named: place < first_later });
+                first_later = first_later.min(place);
             }
         }
+        source.roles.reverse();
         Ok(source)
     }
 
@@ -161,12 +171,14 @@ impl<'a> Source<'a> {
     /// The added tokens by id.
     fn added(&self) -> Vec<Added<'a>> {
         let tokens = self.types.iter().zip(self.tokens).enumerate();
+        let special = |kind: &TokenType| match kind {
+            TokenType::Control | TokenType::Unknown => Some(true),
+            TokenType::UserDefined => Some(false),
+            TokenType::Normal | TokenType::Unused | TokenType::Byte => None,
+        };
+        let normalized = |text: &str| self.scores.is_none() && !text.is_ascii();
         tokens
-            .filter_map(|(id, (kind, text))| match kind {
-                TokenType::Control | TokenType::Unknown => Some(Added { id, text, special: true }),
-                TokenType::UserDefined => Some(Added { id, text, special: false }),
-                TokenType::Normal | TokenType::Unused | TokenType::Byte => None,
-            })
+            .filter_map(|(id, (kind, text))| Some(Added { id, text, special: special(kind)?, normalized: normalized(text) }))
             .collect()
     }
 

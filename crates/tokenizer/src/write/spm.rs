@@ -75,8 +75,16 @@ pub(super) fn write(source: &Source<'_>) -> Result<Written, WriteError> {
             // A word behind a special token gets its space too; so does the engine.
             config.insert("legacy".to_owned(), true.into());
         }
-        // Its constructor would want a tokenizer.model.
-        _ => drop(config.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into())),
+        // LlamaTokenizer would want a tokenizer.model.
+        _ => {
+            config.insert("tokenizer_class".to_owned(), files::PLAIN_CLASS.into());
+            let role = |token: &&Added<'_>| source.roles.iter().any(|role| role.id as usize == token.id);
+            let others: Vec<&str> =
+                added.iter().filter(|token| token.special && !role(token)).map(|token| token.text).collect();
+            if !others.is_empty() {
+                config.insert("additional_special_tokens".to_owned(), others.into());
+            }
+        }
     }
     files::finish(source, &frame, &listed, config, out, warnings)
 }
