@@ -2,7 +2,7 @@
 
 use crate::decoder::{Decoder, DecoderError};
 use crate::expected::FileKey;
-use crate::{ArchError, Config, NameMap};
+use crate::{ArchError, Config, ExportError, GgufModel, HparamReader, NameMap};
 use ggufsmith_core::{TensorExpr, TensorInfo};
 use ggufsmith_gguf::{Metadata, Value};
 use serde_json::Map;
@@ -138,4 +138,17 @@ pub trait Family: Sync {
     /// # Errors
     /// As [`Family::decoder`].
     fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError>;
+
+    /// config.json from a file of this family: what [`Family::describe`] reads, backwards, with `architectures` and
+    /// `model_type`. `class` is the class asked for; [`crate::export`] checks the result by describing it.
+    ///
+    /// # Errors
+    /// [`ExportError`]: a key is missing, has the wrong type, or says what config.json cannot.
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Map<String, serde_json::Value>, ExportError>;
 }

@@ -7,12 +7,14 @@ mod decoder;
 
 use crate::decoder::{Decoder, DecoderError};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader, ROPE_FREQS};
 use crate::hparams::{self, TextParams};
 use crate::rope::{Rope, Scaling};
 use crate::tensors::{self, Dim, Dims, Need, Row, Rows};
 use crate::{ArchError, Class, Config, Family, Keys, Model, NameMap, OutputTensor, RecipeInputs, VocabRoute};
 use ggufsmith_core::{TensorExpr, TensorInfo};
-use ggufsmith_gguf::Metadata;
+use ggufsmith_gguf::{Metadata, Value};
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Llama;
@@ -124,7 +126,7 @@ impl Family for Llama {
 
         let assigned = tensors::assign(TENSORS, &dims, n_layer, config, tensors)?;
         let factors = params.rope.freq_factors(dims.head_dim).map(|factors| OutputTensor {
-            name: "rope_freqs.weight".to_owned(),
+            name: ROPE_FREQS.to_owned(),
             expr: TensorExpr::Values(vec![factors.len() as u64], factors.into()),
             keep_f32: true,
         });
@@ -146,6 +148,61 @@ impl Family for Llama {
 
     fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         decoder::of_gguf(metadata, has)
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let shape = |name: &str| file.tensors.iter().find(|(found, _)| found == name).map(|(_, shape)| shape.as_slice());
+        let has = |name: &str| shape(name).is_some();
+        let (n_embd, n_head) = (keys.u32("embedding_length")?, keys.u32("attention.head_count")?);
+        let key_length = keys.opt_u32("attention.key_length")?.or(keys.opt_u32("rope.dimension_count")?);
+        let head_dim = key_length.or(n_embd.checked_div(n_head)).unwrap_or_default();
+        let rows = shape("token_embd.weight").and_then(|shape| shape.first()).copied();
+        let vocab = keys.opt_u32("vocab_size")?.map(u64::from).or(rows);
+        let vocab =
+            vocab.ok_or_else(|| ExportError::MissingTensor { tensor: "token_embd.weight".into(), class: CLASSES[0].name })?;
+
+        let (bias, mlp_bias) = (has("blk.0.attn_q.bias"), has("blk.0.ffn_gate.bias"));
+        let factors = file.tables.get(ROPE_FREQS).map(Vec::as_slice);
+        // Both classes compute the same; the file's name alone tells them apart, and Llama's has more settings.
+        let called = |key| matches!(file.metadata.get(key), Some(Value::String(name)) if name.to_lowercase().contains("mistral"));
+        let plain = !bias && !mlp_bias && factors.is_none();
+        let mistral = plain && ["general.name", "general.basename", "general.base_model.0.name"].into_iter().any(called);
+        let class = class.unwrap_or(CLASSES[usize::from(mistral)].name);
+        let class = CLASSES.iter().find(|known| known.name == class).unwrap_or(&CLASSES[0]);
+
+        let mut config = Map::new();
+        let mut set = |key: &str, value: Json| config.insert(key.to_owned(), value);
+        set("architectures", vec![class.name].into());
+        set("model_type", class.model_type.into());
+        set("hidden_act", "silu".into());
+        set("vocab_size", vocab.into());
+        set("hidden_size", n_embd.into());
+        set("num_attention_heads", n_head.into());
+        set("num_key_value_heads", keys.opt_u32("attention.head_count_kv")?.unwrap_or(n_head).into());
+        set("num_hidden_layers", keys.u32("block_count")?.into());
+        set("intermediate_size", keys.u32("feed_forward_length")?.into());
+        set("max_position_embeddings", keys.u32("context_length")?.into());
+        set("rms_norm_eps", keys.float("attention.layer_norm_rms_epsilon")?);
+        set("head_dim", head_dim.into());
+        set("tie_word_embeddings", (!has("output.weight")).into());
+        if fills_head_dim_of(class) {
+            set("attention_bias", bias.into());
+            set("mlp_bias", mlp_bias.into());
+        } else {
+            // In this architecture the engine attends to everything.
+            set("sliding_window", Json::Null);
+            if !keys.has("attention.key_length") {
+                set("head_dim", Json::Null);
+            }
+        }
+        keys.rope(head_dim, factors, &mut config)?;
+        Ok(config)
     }
 }
 
@@ -191,7 +248,11 @@ fn read(config: &Config) -> Result<(TextParams, Dims), ArchError> {
 
 /// `LlamaConfig` fills in `head_dim`; `MistralConfig` leaves it null, and the file then has no key or value length.
 fn fills_head_dim(config: &Config) -> bool {
-    config.filled().is_some_and(|class| class.model_type == "llama")
+    config.filled().is_some_and(fills_head_dim_of)
+}
+
+fn fills_head_dim_of(class: &Class) -> bool {
+    class.model_type == "llama"
 }
 
 /// What the model does and the engine, given this file, does not.

@@ -152,7 +152,7 @@ impl Rope {
 impl Llama3 {
     /// As `LlamaModel.generate_extra_tensors` computes them with torch: the power in F64, rounded, everything after it in F32,
     /// a scalar over a tensor as the tensor's reciprocal times the scalar.
-    fn freq_factors(&self, theta: f64, head_dim: u32) -> Vec<f32> {
+    pub(crate) fn freq_factors(&self, theta: f64, head_dim: u32) -> Vec<f32> {
         let low_wavelen = self.original_context / self.low_freq_factor;
         let high_wavelen = self.original_context / self.high_freq_factor;
         let (low, factor) = (self.low_freq_factor as f32, self.factor as f32);

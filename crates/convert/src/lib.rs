@@ -3,10 +3,13 @@
 //! [`Conversion::prepare`] reads headers, config and tokenizer and ends in a [`plan::Plan`]: everything is decided before the first
 //! weight is read. [`Conversion::run`] executes it: [`pipeline`] reads every source chunk once and encodes it for every output,
 //! [`sink`] writes at positions and lets all files appear together, [`manifest`] says what was made from what.
+//!
+//! [`export`] is the way back: from GGUF to a model directory.
 
 #![forbid(unsafe_code)]
 
 mod conversion;
+pub mod export;
 mod intervals;
 pub mod manifest;
 pub mod metadata;

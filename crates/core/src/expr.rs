@@ -40,6 +40,8 @@ pub enum TensorExpr {
     Transpose(Box<TensorExpr>),
     /// One added to every element in F32 (Gemma's norms).
     AddOne(Box<TensorExpr>),
+    /// One taken from every element in F32: [`TensorExpr::AddOne`] undone.
+    SubtractOne(Box<TensorExpr>),
     /// Small tables computed from hyper-parameters (`rope_freqs`).
     Values(Vec<u64>, Arc<[f32]>),
 }
@@ -50,7 +52,7 @@ impl TensorExpr {
         match self {
             Self::Read(info) => info.shape.clone(),
             Self::Reshape(_, shape) | Self::Values(shape, _) => shape.clone(),
-            Self::PermuteRows { input, .. } | Self::AddOne(input) => input.shape(),
+            Self::PermuteRows { input, .. } | Self::AddOne(input) | Self::SubtractOne(input) => input.shape(),
             Self::SliceRows(input, rows) => {
                 let mut shape = input.shape();
                 if let Some(outer) = shape.first_mut() {
@@ -93,7 +95,7 @@ impl TensorExpr {
                 let first = inputs.first().map_or(Words::F32, Self::words);
                 if inputs.iter().all(|i| i.words() == first) { first } else { Words::F32 }
             }
-            Self::AddOne(_) | Self::Values(..) => Words::F32,
+            Self::AddOne(_) | Self::SubtractOne(_) | Self::Values(..) => Words::F32,
         }
     }
 
@@ -101,7 +103,8 @@ impl TensorExpr {
     pub fn reads(&self) -> Vec<&TensorInfo> {
         match self {
             Self::Read(info) => vec![info],
-            Self::Reshape(i, _) | Self::SliceRows(i, _) | Self::Transpose(i) | Self::AddOne(i) => i.reads(),
+            Self::Reshape(i, _) | Self::SliceRows(i, _) | Self::Transpose(i) => i.reads(),
+            Self::AddOne(i) | Self::SubtractOne(i) => i.reads(),
             Self::PermuteRows { input, .. } => input.reads(),
             Self::Concat(inputs) | Self::Stack(inputs) => inputs.iter().flat_map(Self::reads).collect(),
             Self::Values(..) => Vec::new(),
@@ -112,7 +115,7 @@ impl TensorExpr {
     pub fn min_rows(&self) -> u64 {
         match self {
             Self::Transpose(input) => TRANSPOSE_RUN_BYTES / input.words().bytes() as u64,
-            Self::Reshape(i, _) | Self::SliceRows(i, _) | Self::AddOne(i) => i.min_rows(),
+            Self::Reshape(i, _) | Self::SliceRows(i, _) | Self::AddOne(i) | Self::SubtractOne(i) => i.min_rows(),
             Self::PermuteRows { input, .. } => input.min_rows(),
             Self::Concat(inputs) | Self::Stack(inputs) => inputs.iter().map(Self::min_rows).max().unwrap_or(1),
             Self::Read(_) | Self::Values(..) => 1,
@@ -130,7 +133,7 @@ impl TensorExpr {
             Self::Reshape(i, _) | Self::SliceRows(i, _) => i.working_set(elems),
             // A permutation may read up to SPAN_FACTOR times the elements to save system calls.
             Self::PermuteRows { input, .. } => out + input.working_set(elems.saturating_mul(SPAN_FACTOR)),
-            Self::Transpose(i) | Self::AddOne(i) => out + i.working_set(elems),
+            Self::Transpose(i) | Self::AddOne(i) | Self::SubtractOne(i) => out + i.working_set(elems),
             Self::Concat(inputs) | Self::Stack(inputs) => out + inputs.iter().map(|i| i.working_set(elems)).max().unwrap_or(0),
         }
     }
@@ -164,14 +167,8 @@ impl TensorExpr {
                 Ok(())
             }
             Self::Transpose(input) => self.append_transposed(input, source, range, out),
-            Self::AddOne(input) => {
-                let from = out.len();
-                append_as(input, Words::F32, source, range, out)?;
-                for word in out[from..].as_chunks_mut::<4>().0 {
-                    *word = (f32::from_le_bytes(*word) + 1.0).to_le_bytes();
-                }
-                Ok(())
-            }
+            Self::AddOne(input) => append_shifted(input, 1.0, source, range, out),
+            Self::SubtractOne(input) => append_shifted(input, -1.0, source, range, out),
             Self::Values(_, values) => {
                 for value in &values[range.start as usize..range.end as usize] {
                     out.extend_from_slice(&value.to_le_bytes());
@@ -301,6 +298,22 @@ fn read(source: &dyn TensorSource, info: &TensorInfo, range: Range<u64>, out: &m
     let mut raw = vec![0; len];
     source.read(&info.name, range.start * bytes, &mut raw)?;
     info.dtype.append_words(&raw, out);
+    Ok(())
+}
+
+/// As [`TensorExpr::append`] in F32, with `summand` added to every element.
+fn append_shifted(
+    input: &TensorExpr,
+    summand: f32,
+    source: &dyn TensorSource,
+    range: Range<u64>,
+    out: &mut Vec<u8>,
+) -> Result<(), SourceError> {
+    let from = out.len();
+    append_as(input, Words::F32, source, range, out)?;
+    for word in out[from..].as_chunks_mut::<4>().0 {
+        *word = (f32::from_le_bytes(*word) + summand).to_le_bytes();
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@ pub mod expr;
 pub mod float;
 pub mod format;
 pub mod formats;
+pub mod inverse;
 pub mod layouts;
 pub mod scheme;
 pub mod schemes;

@@ -36,6 +36,7 @@ mod special;
 mod spm;
 mod template;
 mod vocabulary;
+pub mod write;
 
 pub use error::{SentencePieceDefect, TokenizerError, Unsupported};
 pub use gguf::{GgufTokenizer, GgufTokenizerError, MAX_TEXT};

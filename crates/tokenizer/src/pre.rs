@@ -75,6 +75,11 @@ pub fn names() -> &'static [&'static str] {
     &TABLE.names
 }
 
+/// The regular expressions of a group of the table, by the name that stands for it.
+pub(super) fn group(name: &str) -> Option<(&'static str, &'static [String])> {
+    TABLE.groups.iter().find(|group| group.pre == name).map(|group| (group.pre, group.regexes.as_slice()))
+}
+
 /// The name that the user gave, if there is such a one.
 pub(super) fn given(name: &str) -> Result<&'static str, TokenizerError> {
     if let Some(known) = names().iter().find(|known| **known == name) {
@@ -129,6 +134,12 @@ fn hash(auto: &AutoTokenizer) -> Result<String, TokenizerError> {
 
 fn by_hash(hash: &str) -> Option<&'static str> {
     TABLE.hashes.iter().rev().find(|(known, _)| *known == hash).map(|(_, name)| *name)
+}
+
+/// By the structure of tokenizer.json's pre-tokenizer alone.
+#[cfg(test)]
+pub(super) fn by_pre_tokenizer(pre_tokenizer: &Value, ignore_merges: bool) -> Option<&'static str> {
+    by_structure(&regexes(&Value::Null, pre_tokenizer)?, ignore_merges)
 }
 
 fn by_structure(regexes: &[String], ignore_merges: bool) -> Option<&'static str> {

@@ -99,6 +99,11 @@ fn sampling(dir: &ModelDir, collected: &mut Collected) {
     }
 }
 
+/// The keys below `general.sampling.`, each with its name in generation_config.json (transformers' own, where there are two).
+pub(crate) fn sampling_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SAMPLING_KEYS.into_iter().filter_map(|(key, _, names)| Some((key, *names.last()?)))
+}
+
 const GENERATION_CONFIG: &str = "generation_config.json";
 
 impl General {
