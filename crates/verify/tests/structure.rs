@@ -295,3 +295,41 @@ fn a_format_that_is_only_known_by_size_is_no_obstacle() {
     assert!(found.summary.contains("of type Q4_K cannot be judged yet"), "{}", found.summary);
     assert!(figures.iter().any(|f| f.format == "Q4_K" && f.rmse.is_nan()));
 }
+
+/// Whatever stands in a key, the check comes to an end and says something of a wrong type.
+#[test]
+fn no_value_of_any_key_is_too_strange() {
+    let strange: Vec<Value> = vec![
+        u32::MAX.into(),
+        0u32.into(),
+        (-1i32).into(),
+        f32::NAN.into(),
+        true.into(),
+        "".into(),
+        Vec::<u32>::new().into(),
+        vec![u32::MAX; 3].into(),
+        vec![-1i32; 1024].into(),
+        vec![f32::INFINITY; 4].into(),
+        vec![String::new(); 2].into(),
+        u64::MAX.into(),
+    ];
+    for model in ["bard", "tiny/llama3-rope/hf"] {
+        let (out, file) = convert(model, "Q8_0");
+        let gguf = Edit::read(&file);
+        let changed = out.path().join("changed.gguf");
+        let mut failed = 0;
+        for (key, value) in gguf.metadata.iter() {
+            for strange in strange.iter().filter(|strange| *strange != value) {
+                let mut edit = gguf.clone();
+                edit.metadata.set(key, strange.clone());
+                edit.write(&changed);
+                failed += usize::from(check(&changed).status == Status::Failed);
+                let checked = key.starts_with("llama.") || key.starts_with("tokenizer.ggml.") || key == "general.file_type";
+                if checked && strange.value_type() != value.value_type() && !strange.type_name().ends_with("32]") {
+                    assert_eq!(check(&changed).status, Status::Failed, "{model}: {key} = {}", strange.short(40));
+                }
+            }
+        }
+        assert!(failed > 200, "{failed}");
+    }
+}

@@ -6,9 +6,11 @@ mod common;
 use common::{Edit, Source, convert, convert_with, fixture};
 use ggufsmith_convert::plan::Via;
 use ggufsmith_convert::recipe::RECIPES;
-use ggufsmith_core::Words;
-use ggufsmith_gguf::SplitLimits;
+use ggufsmith_core::{Rows, Words, formats};
+use ggufsmith_gguf::{Limits, Shards, SplitLimits};
 use ggufsmith_verify::report::{Check, Status, TensorFigures, TensorVerdict};
+use ggufsmith_verify::tensors;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const TINY: [&str; 5] = ["llama", "llama-256", "llama3-rope", "llama-spm", "mistral"];
 
@@ -19,7 +21,7 @@ fn verdict(figures: &[TensorFigures], name: &str) -> TensorVerdict {
 /// One problem, which names the tensor and has the words.
 fn assert_problem(check: &Check, tensor: &str, words: &str) {
     assert_eq!(check.status, Status::Failed, "{}", check.summary);
-    let of: Vec<_> = check.problems.iter().filter(|p| p.split([' ', ':']).any(|word| word == tensor)).collect();
+    let of: Vec<_> = check.problems.iter().filter(|p| p.split([' ', ':', ',']).any(|word| word == tensor)).collect();
     assert!(of.iter().any(|problem| problem.contains(words)), "{words:?} is not said of {tensor}: {:#?}", check.problems);
 }
 
@@ -183,9 +185,12 @@ fn a_scale_that_is_not_finite_is_found() {
 fn one_flipped_bit_in_a_code_is_never_exact() {
     for bit in 0..8 {
         for (file_type, code) in [("Q4_0", 5), ("Q4_1", 9), ("Q5_0", 11), ("Q5_1", 12), ("Q8_0", 7), ("Q6_K", 40)] {
-            let (_, figures) = sabotaged(file_type, |gguf| gguf.data("blk.0.ffn_down.weight")[code] ^= 1 << bit);
+            let (check, figures) = sabotaged(file_type, |gguf| gguf.data("blk.0.ffn_down.weight")[code] ^= 1 << bit);
             let found = verdict(&figures, "blk.0.ffn_down.weight");
-            assert!(matches!(found, TensorVerdict::Bounded | TensorVerdict::Wrong), "{file_type} bit {bit}: {found:?}");
+            match found {
+                TensorVerdict::Bounded => assert!(check.summary.contains("blk.0.ffn_down.weight (in 1 of "), "{}", check.summary),
+                found => assert_eq!(found, TensorVerdict::Wrong, "{file_type} bit {bit}"),
+            }
         }
         for file_type in ["F32", "F16", "BF16"] {
             let (check, figures) = sabotaged(file_type, |gguf| gguf.data("blk.0.ffn_down.weight")[101] ^= 1 << bit);
@@ -193,4 +198,133 @@ fn one_flipped_bit_in_a_code_is_never_exact() {
             assert_problem(&check, "blk.0.ffn_down.weight", "1 of 131072 values differ");
         }
     }
+}
+
+#[test]
+fn another_rounding_is_bounded_and_another_matrix_wrong() {
+    let name = "blk.2.ffn_up.weight";
+    let encode = |values: &[f32], importance: Option<&[f32]>, out: &mut [u8]| {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let rows = Rows { words: Words::F32, cols: 256, bytes: &bytes };
+        formats::q4_0::ENCODER.encode(rows, importance, out).unwrap();
+    };
+    let (_out, plain) = convert("bard", "F32");
+    let source: Vec<f32> = {
+        let mut gguf = Edit::read(&plain);
+        gguf.data(name).as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+    };
+    // Every column as important as every other: the scale is searched for, and is better.
+    let (check, figures) = sabotaged("Q4_0", |gguf| encode(&source, Some(&[1.0; 256]), gguf.data(name)));
+    assert_eq!((check.status, verdict(&figures, name)), (Status::Passed, TensorVerdict::Bounded), "{check:#?}");
+    assert!(check.summary.ends_with(name), "{}", check.summary);
+
+    // Weights of the same size that are no relatives.
+    let mut state = 1u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let other: Vec<f32> = source.iter().map(|_| random() * 0.1).collect();
+    let (check, figures) = sabotaged("Q4_0", |gguf| encode(&other, None, gguf.data(name)));
+    assert_eq!(verdict(&figures, name), TensorVerdict::Wrong);
+    assert_problem(&check, name, "is not what the source gives");
+    let figures = figures.iter().find(|f| f.name == name).unwrap();
+    assert!(figures.relative_rmse > 0.5 && figures.cosine.abs() < 0.05, "{figures:?}");
+    // Slightly worse than allowed: every value a little smaller.
+    let shrunk: Vec<f32> = source.iter().map(|value| value * 0.95).collect();
+    let (check, figures) = sabotaged("Q4_0", |gguf| encode(&shrunk, None, gguf.data(name)));
+    assert_eq!(verdict(&figures, name), TensorVerdict::Wrong);
+    assert_problem(&check, name, "it resembles the source");
+    // The bounded one with a scale that lost its upper exponent bit: the block is far from anything an encoder makes.
+    let (check, figures) = sabotaged("Q4_0", |gguf| {
+        encode(&source, Some(&[1.0; 256]), gguf.data(name));
+        gguf.data(name)[18 * 77 + 1] ^= 0x40;
+    });
+    assert_eq!(verdict(&figures, name), TensorVerdict::Wrong);
+    assert_problem(&check, name, "times the usual error");
+}
+
+#[test]
+fn tensors_that_are_missing_too_many_or_of_another_shape() {
+    let (check, _) = sabotaged("Q8_0", |gguf| gguf.remove("blk.3.ffn_norm.weight"));
+    assert_problem(&check, "blk.3.ffn_norm.weight", "the file has no tensor");
+    let (check, figures) = sabotaged("Q8_0", |gguf| {
+        let mut copy = gguf.tensors[gguf.at("blk.3.ffn_norm.weight")].clone();
+        copy.0.name = "rope_freqs.weight".into();
+        gguf.tensors.push(copy);
+    });
+    assert_problem(&check, "rope_freqs.weight", "nothing in the source corresponds");
+    assert_eq!(verdict(&figures, "rope_freqs.weight"), TensorVerdict::Wrong);
+    let (check, figures) = sabotaged("F16", |gguf| {
+        let at = gguf.at("blk.1.ffn_up.weight");
+        gguf.tensors[at].0.shape.reverse();
+    });
+    assert_problem(&check, "blk.1.ffn_up.weight", "has the shape [256, 512], the source makes it [512, 256]");
+    assert_eq!(verdict(&figures, "blk.1.ffn_up.weight"), TensorVerdict::Wrong);
+    // A head written out although it is tied is the embedding again, or wrong.
+    let head = |gguf: &mut Edit| {
+        let mut copy = gguf.tensors[gguf.at("token_embd.weight")].clone();
+        copy.0.name = "output.weight".into();
+        gguf.tensors.push(copy);
+    };
+    let (check, figures) = sabotaged("Q8_0", head);
+    assert_eq!((check.status, verdict(&figures, "output.weight")), (Status::Passed, TensorVerdict::Exact));
+    let (check, _) = sabotaged("Q8_0", |gguf| {
+        head(gguf);
+        gguf.data("output.weight").rotate_left(34);
+    });
+    assert_problem(&check, "output.weight", "is not what the source gives");
+}
+
+#[test]
+fn a_shift_of_a_row_is_wrong_even_where_layers_are_alike() {
+    let (check, _) = sabotaged("Q6_K", |gguf| gguf.data("blk.0.ffn_gate.weight").rotate_right(210));
+    assert_problem(&check, "blk.0.ffn_gate.weight", "512 of 512 blocks differ");
+}
+
+#[test]
+fn progress_counts_the_source_and_cancelling_stops() {
+    let (_out, file) = convert("bard", "Q4_0");
+    let source = Source::open("bard");
+    let shards = Shards::open(&file, &Limits::default()).unwrap();
+    let done = AtomicU64::new(0);
+    let progress = |bytes| _ = done.fetch_add(bytes, Ordering::Relaxed);
+    let cancel = AtomicBool::new(false);
+    let options = tensors::Options { threads: 2, imatrix: None, cancel: &cancel, progress: &progress };
+    tensors::check(&shards, &source.checkpoint, &source.model, &options).unwrap();
+    let expected = tensors::source_bytes(&shards, &source.model);
+    assert_eq!((done.load(Ordering::Relaxed), expected), (expected, 2 * 2_623_744));
+    cancel.store(true, Ordering::Relaxed);
+    let stopped = tensors::check(&shards, &source.checkpoint, &source.model, &options);
+    assert!(matches!(stopped, Err(tensors::Error::Cancelled)));
+}
+
+#[test]
+fn a_file_that_shrinks_is_an_error_that_names_it() {
+    let (_out, file) = convert("bard", "Q4_0");
+    let source = Source::open("bard");
+    let shards = Shards::open(&file, &Limits::default()).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(100_000).unwrap();
+    let options = tensors::Options { threads: 2, imatrix: None, cancel: &AtomicBool::new(false), progress: &|_| () };
+    let error = tensors::check(&shards, &source.checkpoint, &source.model, &options).unwrap_err();
+    assert!(error.to_string().contains(file.file_name().unwrap().to_str().unwrap()), "{error}");
+}
+
+#[test]
+fn computed_tables_may_differ_by_another_machines_last_bits() {
+    let model = "tiny/llama3-rope/hf";
+    let source = Source::open(model);
+    let (out, file) = convert(model, "F32");
+    let changed = |factor: f32| {
+        let mut gguf = Edit::read(&file);
+        for word in gguf.data("rope_freqs.weight").as_chunks_mut().0 {
+            *word = (f32::from_le_bytes(*word) * factor).to_le_bytes();
+        }
+        let path = out.path().join("changed.gguf");
+        gguf.write(&path);
+        verdict(&source.check(&path).1, "rope_freqs.weight")
+    };
+    assert_eq!(changed(1.0), TensorVerdict::Lossless);
+    assert_eq!(changed(1.0 + f32::EPSILON), TensorVerdict::Bounded);
+    assert_eq!(changed(1.001), TensorVerdict::Wrong);
 }

@@ -7,8 +7,8 @@ use ggufsmith_core::{Encoder, Format, Rows, TensorExpr, TensorSource, Words, flo
 use ggufsmith_gguf::{GgufTensor, Shards};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A block is damaged where its error is this many times what is usual: no encoder differs from another that much.
-const DAMAGED: f64 = 4.0;
+/// A block whose error is this many times what is usual is remembered.
+const SUSPICIOUS: f64 = 4.0;
 
 /// A tensor of the file that can be judged.
 pub(super) struct Item<'a> {
@@ -71,6 +71,8 @@ pub(super) struct Slot {
 pub(super) struct Part {
     /// The file's values.
     pub(super) sums: Sums,
+    /// Largest `|v - s| / |s|`; for computed tables only.
+    pub(super) max_relative: f64,
     /// Squared error of our own encoder.
     pub(super) own_error2: f64,
     /// Values of our own encoder's that are not finite.
@@ -80,8 +82,8 @@ pub(super) struct Part {
     /// Blocks that differ from what our encoder gives, and how many there are.
     pub(super) differing: u64,
     pub(super) blocks: u64,
-    /// First element of the first damaged block, and its error over what is usual.
-    pub(super) damaged: Option<(u64, f64)>,
+    /// First element of the block whose error is largest among the suspicious ones, and that error over what is usual.
+    pub(super) worst: Option<(u64, f64)>,
 }
 
 /// Read a tile of both sides; values are in `slot.source` and `slot.values` then.
@@ -122,6 +124,9 @@ pub(super) fn compare(
     let blocks = (tile.len() / format.block_len) as u64;
     let mut part = Part { own_error2: sums.error2, own_non_finite: sums.non_finite, blocks, ..Part::default() };
     part.sums = sums;
+    if matches!(item.expr, TensorExpr::Values(..)) {
+        part.max_relative = max_relative(&slot.source, &slot.values);
+    }
     if !format.is_quantized() && part.sums.different == 0 {
         // Every value is the source's; rounding those that have fewer bits changes nothing, others are asked below.
         part.ruled_out = rule_out_narrow(item, tile, true, slot)?;
@@ -225,7 +230,7 @@ fn compare_with_own(format: &Format, tile: &Tile, slot: &mut Slot, part: &mut Pa
     let blocks = slot.file.chunks(format.block_bytes).zip(slot.encoded.chunks(format.block_bytes));
     for (number, _) in blocks.enumerate().filter(|(_, (file, own))| file != own) {
         part.differing += 1;
-        if !format.is_quantized() || part.damaged.is_some() {
+        if !format.is_quantized() {
             continue;
         }
         let range = number * len..(number + 1) * len;
@@ -233,11 +238,20 @@ fn compare_with_own(format: &Format, tile: &Tile, slot: &mut Slot, part: &mut Pa
         let (error2, source2) = errors(source, found);
         let (own_error2, _) = errors(source, &slot.other[range]);
         let limit = own_error2.max(usual * usual * source2);
-        if error2 > DAMAGED * DAMAGED * limit {
-            part.damaged = Some((tile.elems.start + (number * len) as u64, (error2 / limit).sqrt()));
+        let times = (error2 / limit).sqrt();
+        if error2 > SUSPICIOUS * SUSPICIOUS * limit && part.worst.is_none_or(|(_, worst)| times > worst) {
+            part.worst = Some((tile.elems.start + (number * len) as u64, times));
         }
     }
     Ok(())
+}
+
+fn max_relative(source: &[f32], values: &[f32]) -> f64 {
+    let relative = |(&s, &v): (&f32, &f32)| {
+        let (s, v) = (f64::from(s), f64::from(v));
+        if v == s { 0.0 } else { (v - s).abs() / s.abs() }
+    };
+    source.iter().zip(values).map(relative).fold(0.0, f64::max)
 }
 
 /// Sum of squared differences, sum of squares of the source. What is not finite counts as infinite.

@@ -9,8 +9,6 @@ pub(super) struct Sums {
     pub(super) error2: f64,
     /// Largest `|v - s|`.
     pub(super) max_error: f64,
-    /// Largest `|v - s| / |s|`.
-    pub(super) max_relative: f64,
     /// Sum of `s^2`.
     pub(super) source2: f64,
     /// Sum of `v^2`.
@@ -27,42 +25,71 @@ pub(super) struct Sums {
     pub(super) saturated: u64,
 }
 
-/// Sums that run side by side, so that the loop is not one chain of additions.
+/// Sums that run side by side, so that the loop is not one chain of additions and vectorizes.
 const LANES: usize = 8;
+
+/// [`Sums`] of every eighth pair.
+#[derive(Default)]
+struct Lanes {
+    error2: [f64; LANES],
+    max_error: [f64; LANES],
+    source2: [f64; LANES],
+    value2: [f64; LANES],
+    dot: [f64; LANES],
+    non_finite: [u32; LANES],
+    source_non_finite: [u32; LANES],
+    different: [u32; LANES],
+}
+
+impl Lanes {
+    #[inline(always)]
+    fn add(&mut self, source: &[f32; LANES], values: &[f32; LANES]) {
+        for i in 0..LANES {
+            let (s, v) = (source[i], values[i]);
+            let (s_finite, v_finite) = (s.abs() < f32::INFINITY, v.abs() < f32::INFINITY);
+            self.different[i] += u32::from(s.to_bits() != v.to_bits());
+            self.source_non_finite[i] += u32::from(!s_finite);
+            self.non_finite[i] += u32::from(!v_finite);
+            let (s, v) = if s_finite & v_finite { (f64::from(s), f64::from(v)) } else { (0.0, 0.0) };
+            let error = (v - s).abs();
+            self.error2[i] += error * error;
+            self.source2[i] += s * s;
+            self.value2[i] += v * v;
+            self.dot[i] += v * s;
+            self.max_error[i] = if error > self.max_error[i] { error } else { self.max_error[i] };
+        }
+    }
+
+    fn sums(&self) -> Sums {
+        let count = |lanes: [u32; LANES]| lanes.iter().map(|&count| u64::from(count)).sum();
+        let sum = |lanes: [f64; LANES]| lanes.iter().sum();
+        Sums {
+            error2: sum(self.error2),
+            max_error: self.max_error.iter().fold(0.0, |a, &b| f64::max(a, b)),
+            source2: sum(self.source2),
+            value2: sum(self.value2),
+            dot: sum(self.dot),
+            non_finite: count(self.non_finite),
+            source_non_finite: count(self.source_non_finite),
+            different: count(self.different),
+            ..Sums::default()
+        }
+    }
+}
 
 impl Sums {
     /// Over all pairs; `source` and `values` have the same length.
     pub(super) fn of(source: &[f32], values: &[f32]) -> Sums {
-        let mut sums = Sums { elems: values.len() as u64, ..Sums::default() };
-        let mut lanes = [[0f64; 4]; LANES];
-        for (source, values) in source.chunks(LANES).zip(values.chunks(LANES)) {
-            for (lane, (&s, &v)) in lanes.iter_mut().zip(source.iter().zip(values)) {
-                sums.different += u64::from(s.to_bits() != v.to_bits());
-                let finite = (s.is_finite(), v.is_finite());
-                sums.source_non_finite += u64::from(!finite.0);
-                sums.non_finite += u64::from(!finite.1);
-                if finite != (true, true) {
-                    continue;
-                }
-                let (s, v) = (f64::from(s), f64::from(v));
-                let error = (v - s).abs();
-                lane[0] += error * error;
-                lane[1] += s * s;
-                lane[2] += v * v;
-                lane[3] += v * s;
-                sums.max_error = sums.max_error.max(error);
-                if error > 0.0 {
-                    sums.max_relative = sums.max_relative.max(error / s.abs());
-                }
-            }
-        }
-        for [error2, source2, value2, dot] in lanes {
-            sums.error2 += error2;
-            sums.source2 += source2;
-            sums.value2 += value2;
-            sums.dot += dot;
-        }
-        sums
+        let (elems, mut lanes) = (values.len() as u64, Lanes::default());
+        let (source, source_rest) = source.as_chunks::<LANES>();
+        let (values, values_rest) = values.as_chunks::<LANES>();
+        source.iter().zip(values).for_each(|(source, values)| lanes.add(source, values));
+        // Pairs of zeros change nothing.
+        let (mut source, mut values) = ([0.0; LANES], [0.0; LANES]);
+        source[..source_rest.len()].copy_from_slice(source_rest);
+        values[..values_rest.len()].copy_from_slice(values_rest);
+        lanes.add(&source, &values);
+        Sums { elems, ..lanes.sums() }
     }
 
     /// Add the sums of the elements behind these.
@@ -70,7 +97,6 @@ impl Sums {
         self.elems += next.elems;
         self.error2 += next.error2;
         self.max_error = self.max_error.max(next.max_error);
-        self.max_relative = self.max_relative.max(next.max_relative);
         self.source2 += next.source2;
         self.value2 += next.value2;
         self.dot += next.dot;
@@ -108,7 +134,8 @@ pub(super) fn relative(error2: f64, source2: f64) -> f64 {
 /// Values whose magnitude is the largest of their block, over all blocks of `block_len` values; blocks of zeros hold none.
 pub(super) fn saturated(values: &[f32], block_len: usize) -> u64 {
     let of = |block: &[f32]| {
-        let largest = block.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let larger = |largest: f32, value: &f32| if value.abs() > largest { value.abs() } else { largest };
+        let largest = block.iter().fold(0f32, larger);
         if largest > 0.0 { block.iter().filter(|value| value.abs() == largest).count() as u64 } else { 0 }
     };
     if block_len < 2 { 0 } else { values.chunks(block_len).map(of).sum() }

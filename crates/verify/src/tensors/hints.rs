@@ -16,6 +16,8 @@ const SAMPLE: u64 = 1 << 14;
 const SAMPLE_ROWS: u64 = 8;
 /// A sample is that of another tensor up to this many times our own encoder's error.
 const RESEMBLES: f64 = 1.5;
+/// No encoder that can be meant seriously has more than this many times the error of ours.
+const ANOTHER_ENCODER: f64 = 2.0;
 
 /// What can be said about a wrong tensor, to be put behind the sentence that it is wrong; may be empty.
 pub(super) fn hint(
@@ -41,6 +43,12 @@ pub(super) fn hint(
         if let Some(other) = whose(item, &sample, model, shards, source, &mut slot, cancel)? {
             return Ok(format!("; its content is that of {other}"));
         }
+    }
+    if total.sums.relative_rmse() <= ANOTHER_ENCODER * total.own_relative() && !total.few_differ() && total.damaged().is_none() {
+        return Ok(format!(
+            "; it resembles the source, so it may be another tool's rounding, or an importance matrix was used that was not given{}",
+            super::named_imatrix(shards)
+        ));
     }
     damage(item, total, shards, source, tiles, &mut slot, cancel)
 }
@@ -135,7 +143,7 @@ fn damage(
     let what = if item.format().is_quantized() { "blocks" } else { "values" };
     let mut text =
         format!("; {count} of {} {what} differ from what the source gives, the first in {}", total.blocks, place(first));
-    if let Some((elem, times)) = total.damaged {
+    if let Some((elem, times)) = total.damaged() {
         text.push_str(&format!("; the block in {} has {times:.0} times the usual error", place(elem)));
     }
     Ok(text)

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | lossless | F32, F16 or BF16, and every value is the source's |
 //! | exact | encoding the source again gives the same bytes: straight, or through one of the 16-bit types, as files are that `llama-quantize` made from a 16-bit GGUF |
-//! | bounded | other bytes, but relative RMSE at most [`BOUND`] times that of our own encoder, and no single block that is far off: made by another tool, or with an importance matrix that was not given |
+//! | bounded | other bytes, but relative RMSE at most [`BOUND`] times that of our own encoder, and no single block that no encoder makes: from another tool, or made with an importance matrix that was not given |
 //! | wrong | none of these: the tensor is not the source's, or damaged |
 //! | unknown | of a type that cannot be decoded or written yet |
 //!
@@ -27,7 +27,7 @@ use figures::{Sums, relative};
 use ggufsmith_arch::Model;
 use ggufsmith_core::format::DecodeError;
 use ggufsmith_core::{DType, EncodeError, SourceError, TensorExpr, TensorSource, Words, formats};
-use ggufsmith_gguf::{GgufError, GgufTensor, Shards, ggml_shape};
+use ggufsmith_gguf::{GgufError, GgufTensor, Shards, Value, ggml_shape};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -39,6 +39,12 @@ pub const BOUND: f64 = 1.05;
 
 /// Tables that are computed from hyper-parameters may differ by this much: another machine's power function.
 const COMPUTED_TOLERANCE: f64 = 1e-6;
+/// Where at most this share of the blocks differs from what our encoder gives, it was our encoder, or one of the same bytes.
+const FEW: f64 = 0.05;
+/// There a block is damaged whose error is this many times what is usual;
+const DAMAGED_AMONG_EQUAL: f64 = 4.0;
+/// elsewhere this many: an importance matrix may cost single blocks some times the usual error.
+const DAMAGED: f64 = 32.0;
 /// Wrong tensors that are looked at closely.
 const MAX_HINTS: usize = 16;
 /// Names that a summary lists.
@@ -120,6 +126,7 @@ pub fn check(
     }
 
     let mut figures = Vec::with_capacity(fates.len());
+    let mut bounded = Vec::new();
     let mut hints_left = MAX_HINTS;
     for (tensor, fate) in shards.tensors().zip(fates) {
         let entry = match fate {
@@ -131,6 +138,9 @@ pub fn check(
             Fate::Compared(number) => {
                 let (item, total) = (&items[number], &totals[number]);
                 let (verdict, via) = judge(item, total);
+                if verdict == TensorVerdict::Bounded {
+                    bounded.push(bounded_name(item, total));
+                }
                 if total.sums.non_finite > 0 {
                     problems.push(non_finite(item, total));
                 }
@@ -148,7 +158,25 @@ pub fn check(
         };
         figures.push(entry);
     }
-    Ok((conclude(&figures, problems), figures))
+    Ok((conclude(&figures, &bounded, &named_imatrix(shards), problems), figures))
+}
+
+/// The name of a bounded tensor, with the number of blocks that differ where it is small: that may be a fault of a disk.
+fn bounded_name(item: &Item<'_>, total: &Part) -> String {
+    let (name, differing, blocks) = (&item.tensor.name, total.differing, total.blocks);
+    if item.format().is_quantized() && total.few_differ() {
+        format!("{name} (in {differing} of {blocks} blocks)")
+    } else {
+        name.clone()
+    }
+}
+
+/// What the file says of the importance matrix that it was made with, to be put behind a word of it.
+fn named_imatrix(shards: &Shards) -> String {
+    match shards.metadata().lookup::<&str>("quantize.imatrix.file") {
+        Ok(Some(file)) => format!(" (quantize.imatrix.file is {})", Value::from(file).short(80)),
+        _ => String::new(),
+    }
 }
 
 /// Source bytes that a check reads: the whole of its progress.
@@ -268,12 +296,28 @@ impl Part {
     /// Add what was found in the tile behind.
     fn add(&mut self, next: &Part) {
         self.sums.add(&next.sums);
+        self.max_relative = self.max_relative.max(next.max_relative);
         self.own_error2 += next.own_error2;
         self.own_non_finite += next.own_non_finite;
         self.ruled_out |= next.ruled_out;
         self.differing += next.differing;
         self.blocks += next.blocks;
-        self.damaged = self.damaged.or(next.damaged);
+        if let Some((_, times)) = next.worst
+            && self.worst.is_none_or(|(_, worst)| times > worst)
+        {
+            self.worst = next.worst;
+        }
+    }
+
+    /// Whether hardly any block differs from what our encoder gives.
+    fn few_differ(&self) -> bool {
+        self.differing as f64 <= FEW * self.blocks as f64
+    }
+
+    /// First element of a block that no encoder makes, and its error over what is usual.
+    fn damaged(&self) -> Option<(u64, f64)> {
+        let limit = if self.few_differ() { DAMAGED_AMONG_EQUAL } else { DAMAGED };
+        self.worst.filter(|&(_, times)| times > limit)
     }
 
     /// Relative RMSE of our own encoder.
@@ -298,8 +342,8 @@ fn judge(item: &Item<'_>, total: &Part) -> (TensorVerdict, Option<Words>) {
         return (TensorVerdict::Exact, item.ways[way]);
     }
     let bounded = match item.expr {
-        TensorExpr::Values(..) => sums.max_relative <= COMPUTED_TOLERANCE,
-        _ => sums.error2 <= BOUND * BOUND * total.own_error2 && total.damaged.is_none(),
+        TensorExpr::Values(..) => total.max_relative <= COMPUTED_TOLERANCE,
+        _ => sums.error2 <= BOUND * BOUND * total.own_error2 && total.damaged().is_none(),
     };
     let verdict = if bounded && sums.non_finite <= total.own_non_finite { TensorVerdict::Bounded } else { TensorVerdict::Wrong };
     (verdict, None)
@@ -309,10 +353,14 @@ fn wrong(item: &Item<'_>, total: &Part) -> String {
     let (name, format) = (&item.tensor.name, item.format().name);
     let (error, own) = (total.sums.relative_rmse(), total.own_relative());
     if item.format().is_quantized() {
-        format!("{name} ({format}) is not the source's: its relative error is {error:.3e}, our own encoder's is {own:.3e}")
+        format!(
+            "{name} ({format}) is not what the source gives: its relative error is {error:.3e}, our own encoder's is {own:.3e}"
+        )
     } else {
         let (different, elems) = (total.sums.different, total.sums.elems);
-        format!("{name} ({format}) is not the source's: {different} of {elems} values differ, the relative error is {error:.3e}")
+        format!(
+            "{name} ({format}) is not what the source gives: {different} of {elems} values differ, the relative error is {error:.3e}"
+        )
     }
 }
 
@@ -377,7 +425,7 @@ fn listed(names: &[&str]) -> String {
     }
 }
 
-fn conclude(figures: &[TensorFigures], problems: Vec<String>) -> Check {
+fn conclude(figures: &[TensorFigures], bounded: &[String], imatrix: &str, problems: Vec<String>) -> Check {
     let with = |verdict| figures.iter().filter(move |f| f.verdict == verdict);
     let count = |verdict| with(verdict).count();
     let (lossless, exact) = (count(TensorVerdict::Lossless), count(TensorVerdict::Exact));
@@ -392,17 +440,18 @@ fn conclude(figures: &[TensorFigures], problems: Vec<String>) -> Check {
         let via = via.into_iter().collect::<Vec<_>>().join(" and ");
         summary.push_str(&format!(", through a {via} file on the way"));
     }
-    let bounded: Vec<&str> = with(TensorVerdict::Bounded).map(|f| f.name.as_str()).collect();
     if !bounded.is_empty() {
-        let names = listed(&bounded);
+        let names = listed(&bounded.iter().map(String::as_str).collect::<Vec<_>>());
+        let have = if bounded.len() == 1 { "has" } else { "have" };
         summary.push_str(&format!(
-            "; {} have other bytes and an error of at most {BOUND} times our own encoder's, as from another tool or with an importance matrix: {names}",
+            "; {} {have} other bytes and an error of at most {BOUND} times our own encoder's, as from another tool or with an importance matrix{imatrix}: {names}",
             bounded.len()
         ));
     }
     let wrong = count(TensorVerdict::Wrong);
     if wrong > 0 {
-        summary.push_str(&format!("; {wrong} are wrong"));
+        let are = if wrong == 1 { "is" } else { "are" };
+        summary.push_str(&format!("; {wrong} {are} wrong"));
     }
     let unknown: Vec<&str> = with(TensorVerdict::Unknown).map(|f| f.name.as_str()).collect();
     if !unknown.is_empty() {

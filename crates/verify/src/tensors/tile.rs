@@ -84,7 +84,7 @@ mod tests {
             let mut at = 0;
             for tile in &tiles {
                 assert_eq!(tile.elems.start, at);
-                assert!(tile.elems.end - at <= 1 << 18 && tile.len() as u64 % tile.cols == 0);
+                assert!(tile.elems.end - at <= 1 << 18 && (tile.len() as u64).is_multiple_of(tile.cols));
                 at = tile.elems.end;
             }
             assert_eq!(at, shape.iter().product::<u64>());
