@@ -91,6 +91,10 @@ fn report(failure: &Failure, json: bool) -> u8 {
     let (message, hint, code) = match failure {
         // Whoever closed the pipe has read what they wanted.
         Failure::BrokenPipe => return FINE,
+        Failure::Verdict { code, problems } => {
+            problems.iter().for_each(|problem| output::error(problem, None));
+            return *code;
+        }
         Failure::Interrupted => ("interrupted: nothing was written".to_owned(), None, INTERRUPTED),
         Failure::Error { error, hint } => {
             let panicked = matches!(error.downcast_ref(), Some(ConvertError::Pipeline(PipelineError::WorkerPanicked)));

@@ -12,6 +12,13 @@ pub enum Failure {
         /// What to do about it, where the error does not say.
         hint: Option<String>,
     },
+    /// A check failed or could not run; what there is to show has been shown.
+    Verdict {
+        /// The exit code.
+        code: u8,
+        /// What standard error still says, a line each.
+        problems: Vec<String>,
+    },
     /// Ctrl-C or a request to terminate.
     Interrupted,
     /// Nobody reads standard output any more.

@@ -8,7 +8,10 @@ mod names;
 mod output;
 mod panics;
 mod progress;
+mod steps;
 mod table;
+mod texts;
+mod threads;
 mod units;
 
 use std::process::ExitCode;

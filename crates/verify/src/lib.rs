@@ -26,3 +26,7 @@ pub mod tokens;
 
 pub use run::{Events, FORWARD, NamedText, Request, VerifyError, run};
 pub use side::{Side, SideError, Source, Text};
+
+/// What is evaluated on where a user names no text: the article "Shakespeare" of the Encyclopaedia Britannica, 11th edition (1911), in
+/// the public domain.
+pub const EVALUATION_TEXT: &str = include_str!("eb1911-shakespeare.txt");

@@ -5,10 +5,12 @@ mod dry_run;
 mod source;
 mod summary;
 
+pub(super) use source::check as check_source;
+
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
-use crate::{names, output};
+use crate::{names, output, threads};
 use clap::ValueEnum;
 use ggufsmith_checkpoint::OpenOptions;
 use ggufsmith_convert::metadata::Overrides;
@@ -134,7 +136,7 @@ impl Arguments {
         let started = Instant::now();
         let options = self.options()?;
         source::check(&self.source)?;
-        let threads = self.threads();
+        let threads = threads::count(self.threads);
         if self.dry_run {
             let conversion = Conversion::prepare(&self.source, &options)?;
             return self.show(&conversion, threads);
@@ -161,7 +163,7 @@ impl Arguments {
             workers: workers.list,
             force: self.force,
             allow_nonfinite: self.allow_nonfinite,
-            manifest: (!self.no_manifest).then(command_line),
+            manifest: (!self.no_manifest).then(super::command_line),
             cancel: interrupt.flag(),
             progress: &add,
         };
@@ -223,15 +225,6 @@ impl Arguments {
         })
     }
 
-    fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.map_or_else(cores, usize::from)
-    }
-}
-
-/// What the manifest notes.
-fn command_line() -> Vec<String> {
-    std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
 fn no_type() -> Failure {

@@ -36,4 +36,11 @@ commands! {
     Export: export,
     Inspect: inspect,
     List: list,
+    Perplexity: perplexity,
+    Verify: verify,
+}
+
+/// The arguments of this run, for manifests and reports.
+fn command_line() -> Vec<String> {
+    std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
