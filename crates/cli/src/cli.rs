@@ -91,7 +91,7 @@ fn report(failure: &Failure, json: bool) -> u8 {
     let (message, hint, code) = match failure {
         // Whoever closed the pipe has read what they wanted.
         Failure::BrokenPipe => return FINE,
-        Failure::Interrupted => ("interrupted: nothing was written".to_owned(), None, INTERRUPTED),
+        Failure::Interrupted => ("interrupted: no file was written".to_owned(), None, INTERRUPTED),
         Failure::Error { error, hint } => {
             let panicked = matches!(error.downcast_ref(), Some(ConvertError::Pipeline(PipelineError::WorkerPanicked)));
             let hint = if panicked { Some(advice_on_panic()) } else { hint.clone() };

@@ -33,6 +33,7 @@ macro_rules! commands {
 commands! {
     Convert: convert,
     Devices: devices,
+    Generate: generate,
     Inspect: inspect,
     List: list,
 }
