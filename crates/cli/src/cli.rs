@@ -95,7 +95,7 @@ fn report(failure: &Failure, json: bool) -> u8 {
             problems.iter().for_each(|problem| output::error(problem, None));
             return *code;
         }
-        Failure::Interrupted => ("interrupted: nothing was written".to_owned(), None, INTERRUPTED),
+        Failure::Interrupted => ("interrupted: no file was written".to_owned(), None, INTERRUPTED),
         Failure::Error { error, hint } => {
             let panicked = matches!(error.downcast_ref(), Some(ConvertError::Pipeline(PipelineError::WorkerPanicked)));
             let hint = if panicked { Some(advice_on_panic()) } else { hint.clone() };

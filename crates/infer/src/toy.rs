@@ -20,7 +20,7 @@ impl std::error::Error for Broken {}
 pub(crate) struct Toy {
     pub n_vocab: usize,
     pub n_ctx: usize,
-    /// [n_vocab + 1, n_vocab, n_vocab]: last token but one (none: the first row), last token, next token.
+    /// `[n_vocab + 1, n_vocab, n_vocab]`: last token but one (none: the first row), last token, next token.
     pub table: Vec<f32>,
     pub slots: Vec<Vec<u32>>,
     pub fed: usize,
@@ -39,7 +39,7 @@ impl Toy {
         Toy::new(n_vocab, n_ctx, 1, (0..(n_vocab + 1) * n_vocab * n_vocab).map(cell).collect())
     }
 
-    /// Logits [n_vocab] of what follows `text`.
+    /// Logits `[n_vocab]` of what follows `text`.
     pub fn logits(&self, text: &[u32]) -> &[f32] {
         let last = text[text.len() - 1] as usize;
         let before = text.len().checked_sub(2).map_or(0, |at| text[at] as usize + 1);

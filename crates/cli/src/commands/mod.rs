@@ -34,6 +34,7 @@ commands! {
     Convert: convert,
     Devices: devices,
     Export: export,
+    Generate: generate,
     Inspect: inspect,
     List: list,
     Perplexity: perplexity,

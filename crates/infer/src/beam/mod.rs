@@ -226,7 +226,8 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The `count` most probable continuations, best first; of equals the better beam's, then the lower token. `logits`: [beams, n_vocab].
+/// The `count` most probable continuations, best first; of equals the better beam's, then the lower token. `logits` is
+/// `[beams, n_vocab]`.
 fn best_continuations(beams: &[Beam], logits: &[Vec<f32>], count: usize) -> Result<Vec<Continuation>, SamplingError> {
     let best_first = |a: &Continuation, b: &Continuation| {
         b.log_probability.total_cmp(&a.log_probability).then(a.beam.cmp(&b.beam)).then(a.token.cmp(&b.token))

@@ -172,3 +172,51 @@ fn nan_is_an_error_and_cancelling_keeps_what_there_is() {
     let BeamError::Generate(GenerateError::Sampling { position: 1, source }) = error else { panic!("{error}") };
     assert!(matches!(source, SamplingError::NotFinite { token: 0, .. }));
 }
+
+/// Texts and scores of transformers 4.57.6 on random tables: fixtures/sampling/beams.py.
+#[test]
+fn transformers_finds_the_same_texts() {
+    let golden = include_str!("../../../../fixtures/sampling/beams.tsv");
+    let (mut texts, mut told_apart) = (0, 0);
+    for line in golden.lines() {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let &[seed, beams, length_penalty, early_stopping, stop, max_tokens, found] = columns.as_slice() else {
+            panic!("{line}")
+        };
+        let early_stopping = match early_stopping {
+            "when-full" => EarlyStopping::WhenFull,
+            "heuristic" => EarlyStopping::Heuristic,
+            "never" => EarlyStopping::Never,
+            other => panic!("{other}"),
+        };
+        let mut random = crate::sampling::SplitMix64::new(seed.parse().unwrap());
+        let table = (0..13 * 12 * 12).map(|_| (random.unit() * 8.0 - 4.0) as f32).collect();
+        let options = Options { beams: beams.parse().unwrap(), length_penalty: length_penalty.parse().unwrap(), early_stopping };
+        let stop: Vec<u32> = stop.split(',').filter(|id| *id != "-").map(|id| id.parse().unwrap()).collect();
+        let request = Request { prompt: &[1, 3], stop: &stop, max_tokens: max_tokens.parse().unwrap() };
+        let model = Toy::new(12, 100, options.beams, table);
+
+        let expected: Vec<(Vec<u32>, f64)> = found.split(' ').map(text_and_score).collect();
+        let equal = |options: &Options| {
+            let found = run(&mut model.clone(), &request, options).unwrap();
+            found.len() == expected.len()
+                && found.iter().zip(&expected).all(|(found, (ids, score))| {
+                    let mut tokens = found.tokens.clone();
+                    if let StopReason::EndOfGeneration(token) = found.stop {
+                        tokens.push(token);
+                    }
+                    tokens == *ids && (found.score - score).abs() < 1e-5 * score.abs().max(1.0)
+                })
+        };
+        assert!(equal(&options), "{line}: {:?}", run(&mut model.clone(), &request, &options));
+        texts += expected.len();
+        // The comparison can fail: another length penalty shows.
+        told_apart += usize::from(!equal(&Options { length_penalty: options.length_penalty + 0.25, ..options }));
+    }
+    assert_eq!((golden.lines().count(), texts, told_apart), (36, 126, 36));
+}
+
+fn text_and_score(text: &str) -> (Vec<u32>, f64) {
+    let (ids, score) = text.split_once(':').unwrap();
+    (ids.split(',').map(|id| id.parse().unwrap()).collect(), score.parse().unwrap())
+}

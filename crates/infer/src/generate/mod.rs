@@ -18,13 +18,13 @@ pub trait NextToken {
     /// What can go wrong in a forward pass.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Feed `tokens`, at least one, behind those already in `slot`. Logits [n_vocab] of what follows the last one.
+    /// Feed `tokens`, at least one, behind those already in `slot`. Logits `[n_vocab]` of what follows the last one.
     ///
     /// # Errors
     /// What the forward pass says. The slot is of no further use then.
     fn feed(&mut self, slot: usize, tokens: &[u32]) -> Result<Vec<f32>, Self::Error>;
 
-    /// Feed one token to each of several different slots. Logits [n_vocab] for each, in the order given.
+    /// Feed one token to each of several different slots. Logits `[n_vocab]` for each, in the order given.
     ///
     /// One after the other unless a model can do better.
     ///

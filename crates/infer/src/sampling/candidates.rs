@@ -209,6 +209,50 @@ mod tests {
         }
     }
 
+    /// What a real llama.cpp leaves of a model's distribution, for several settings: fixtures/sampling/chain.py.
+    #[test]
+    fn the_chain_leaves_what_llama_cpp_leaves() {
+        let golden = include_str!("../../../../fixtures/sampling/chain.tsv");
+        let cases: Vec<GoldenCase> = golden.lines().map(golden_case).collect();
+        let (settings, all) = &cases[0];
+        assert_eq!((*settings, all.len(), cases.len()), ([0.0, 1.0, 0.0, 1.0], 512, 10));
+        let mut logits = vec![f32::NAN; all.len()];
+        all.iter().for_each(|&(token, p)| logits[token as usize] = p.ln() as f32);
+        let mut out_of_order = 0;
+        for ([top_k, top_p, min_p, temperature], expected) in &cases {
+            let left = |filter_at: f32, draw_at: f32| {
+                let warmed: Vec<f32> = logits.iter().map(|logit| logit / filter_at).collect();
+                let mut candidates = filled(&warmed);
+                candidates.top_k(*top_k as usize);
+                candidates.top_p(*top_p);
+                candidates.min_p(*min_p);
+                candidates.sort();
+                let (max, temperature) = (candidates.max(), f64::from(draw_at));
+                let total: f64 = candidates.list.iter().map(|c| weight(c, max, temperature)).sum();
+                candidates.list.iter().map(|c| (c.token, weight(c, max, temperature) / total)).collect::<Vec<_>>()
+            };
+            let close = |left: &[(u32, f64)]| {
+                left.len() == expected.len() && left.iter().zip(expected).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 2e-6)
+            };
+            assert!(close(&left(1.0, *temperature)), "{top_k} {top_p} {min_p} {temperature}");
+            // Temperature before the filters, as others do it, is told from llama.cpp's order.
+            out_of_order += usize::from(!close(&left(*temperature, 1.0)));
+        }
+        assert_eq!(out_of_order, 4);
+    }
+
+    /// top_k, top_p, min_p, temperature, and the probabilities that are left.
+    type GoldenCase = ([f32; 4], Vec<(u32, f64)>);
+
+    fn golden_case(line: &str) -> GoldenCase {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let token = |text: &str| {
+            let (id, p) = text.split_once(':').unwrap();
+            (id.parse().unwrap(), p.parse().unwrap())
+        };
+        ([0, 1, 2, 3].map(|column| columns[column].parse().unwrap()), columns[4].split(' ').map(token).collect())
+    }
+
     #[test]
     fn the_repeat_penalty_divides_above_zero_and_multiplies_elsewhere() {
         let mut candidates = filled(&[3.0, 0.0, -2.0, 5.0, f32::NEG_INFINITY, f32::MAX]);

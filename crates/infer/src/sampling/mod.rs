@@ -79,7 +79,7 @@ impl Sampler {
         self.recent.push_back(token);
     }
 
-    /// Choose a token by `logits` [n_vocab]. It is not accepted by that; see [`Sampler::accept`].
+    /// Choose a token by `logits` `[n_vocab]`. It is not accepted by that; see [`Sampler::accept`].
     ///
     /// At a temperature above zero this takes one number from the generator, whatever the candidates are.
     ///

@@ -32,7 +32,8 @@ pub(super) fn check(logits: &[f32]) -> Result<(), SamplingError> {
     }
 }
 
-/// Logarithms of the probabilities that `logits` [n_vocab] stand for, [n_vocab]: x - ln Σ e^x. The outer logarithm is the platform's.
+/// Logarithms of the probabilities that `logits` `[n_vocab]` stand for, `[n_vocab]`: x - ln Σ e^x. The outer logarithm is the
+/// platform's.
 ///
 /// # Errors
 /// [`SamplingError`]: a logit is NaN or +∞, or all are -∞.
