@@ -70,7 +70,7 @@ impl Cut {
 
     /// The words of a text, as byte ranges; together they are the text.
     pub(super) fn words(&self, text: &str) -> Result<Vec<Range<usize>>, GgufTokenizerError> {
-        let mut pieces = vec![0..text.len()];
+        let mut pieces = Vec::from([Range { start: 0, end: text.len() }]);
         for cutter in &self.cutters {
             let mut next = Vec::with_capacity(pieces.len());
             for piece in pieces {

@@ -14,7 +14,7 @@ mod cut;
 mod error;
 mod kinds;
 mod partition;
-pub(crate) mod pieces;
+mod pieces;
 
 pub use error::GgufTokenizerError;
 
