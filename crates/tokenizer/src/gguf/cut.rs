@@ -70,7 +70,7 @@ impl Cut {
 
     /// The words of a text, as byte ranges; together they are the text.
     pub(super) fn words(&self, text: &str) -> Result<Vec<Range<usize>>, GgufTokenizerError> {
-        let mut pieces = vec![0..text.len()];
+        let mut pieces = Vec::from([Range { start: 0, end: text.len() }]);
         for cutter in &self.cutters {
             let mut next = Vec::with_capacity(pieces.len());
             for piece in pieces {
@@ -90,8 +90,7 @@ impl Cutter {
         if regex == r"\p{AFMoE_digits}" || regex == r"\d{1,3}(?=(?:\d{3})*\b)" {
             return Ok(Cutter::Triples);
         }
-        // ECMAScript's digits are ASCII.
-        let regex = RegexBuilder::new(&regex.replace(r"\d", "[0-9]")).backtrack_limit(STEPS).build();
+        let regex = RegexBuilder::new(&translated(regex)).backtrack_limit(STEPS).build();
         regex.map(|regex| Cutter::Regex(Box::new(regex))).map_err(|e| {
             let (pre, message) = (name.to_owned(), e.to_string());
             GgufTokenizerError::Cut { pre, at: 0, message }
@@ -142,6 +141,30 @@ impl Cutter {
         push(&mut done, end);
         Ok(())
     }
+}
+
+/// An expression in this library's terms. ECMAScript's digits are ASCII. Where an expression has no Unicode categories, the engine
+/// matches a text in which white space beyond ASCII is a vertical tab: then only `\s` and negated classes contain it.
+fn translated(regex: &str) -> String {
+    let regex = regex.replace(r"\d", "[0-9]");
+    if regex.contains(r"\p{") || regex.is_ascii() {
+        return regex;
+    }
+    let (mut out, mut class, mut escaped) = (String::new(), None, false);
+    for c in regex.chars() {
+        if c == ']' && !escaped {
+            if let Some(start) = class.take()
+                && !out[start..].starts_with("[^")
+            {
+                out.push_str(r"&&[^\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]");
+            }
+        } else if c == '[' && !escaped && class.is_none() {
+            class = Some(out.len());
+        }
+        escaped = c == '\\' && !escaped;
+        out.push(c);
+    }
+    out
 }
 
 #[cfg(test)]

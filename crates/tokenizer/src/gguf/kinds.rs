@@ -106,7 +106,7 @@ pub(super) fn end_of_generation(
     for (keys, texts, ends) in FILL {
         let mut id = None;
         for key in keys {
-            id = super::id(metadata, key, attributes.len())?.or(id);
+            id = metadata.lookup(key)?.filter(|&id: &u32| (id as usize) < attributes.len()).or(id);
         }
         if id.is_none() {
             id = texts.iter().find_map(|text| ids.get(*text).copied());

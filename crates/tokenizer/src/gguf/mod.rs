@@ -5,8 +5,8 @@
 //! | `gpt2` | byte-level BPE: a pre-tokenizer cuts words, ranked merges join their bytes | `cut`, `bpe` |
 //! | `llama` | SentencePiece's BPE: pieces merge by score, what is no piece becomes bytes | `pieces` |
 //!
-//! What the engine would read and then work wrongly with (scores that are missing, two tokens of one text, ids out of range) is an
-//! error here.
+//! What the engine would read and then work wrongly with (scores that are missing, two tokens of one text, a BOS out of range) is an
+//! error here; other special ids out of range are ignored, as they are there.
 
 mod bpe;
 mod bytes;
@@ -14,7 +14,7 @@ mod cut;
 mod error;
 mod kinds;
 mod partition;
-pub(crate) mod pieces;
+mod pieces;
 
 pub use error::GgufTokenizerError;
 
@@ -102,17 +102,8 @@ impl GgufTokenizer {
         let in_range = |id: &u32| (*id as usize) < count;
         let bos = id(metadata, BOS, count)?.or(default_bos.filter(in_range));
         let eos = id(metadata, EOS, count)?.or(default_eos.filter(in_range));
-        let eot = id(metadata, "tokenizer.ggml.eot_token_id", count)?;
-        let eom = id(metadata, "tokenizer.ggml.eom_token_id", count)?;
-        // Not needed here, but a wrong one is a damaged file.
-        for key in [
-            "tokenizer.ggml.unknown_token_id",
-            "tokenizer.ggml.seperator_token_id",
-            "tokenizer.ggml.padding_token_id",
-            "tokenizer.ggml.mask_token_id",
-        ] {
-            id(metadata, key, count)?;
-        }
+        let eot = metadata.lookup("tokenizer.ggml.eot_token_id")?.filter(in_range);
+        let eom = metadata.lookup("tokenizer.ggml.eom_token_id")?.filter(in_range);
         let end = kinds::end_of_generation(metadata, &ids, &mut attributes, &[eos, eot, eom])?;
         // Which tokens are looked for is settled before white space is: the engine's order.
         kinds::strip(metadata, pre, &ids, &mut attributes);

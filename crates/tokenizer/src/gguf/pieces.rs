@@ -7,18 +7,18 @@ use std::collections::{BinaryHeap, HashMap};
 
 /// Pieces and their scores.
 #[derive(Debug)]
-pub(crate) struct Pieces<'a> {
+pub(super) struct Pieces<'a> {
     /// Texts and ids.
-    pub(crate) ids: &'a HashMap<String, u32>,
+    pub(super) ids: &'a HashMap<String, u32>,
     /// By id; no NaN.
-    pub(crate) scores: &'a [f32],
+    pub(super) scores: &'a [f32],
     /// Bytes of the longest piece.
-    pub(crate) longest: usize,
+    pub(super) longest: usize,
 }
 
 /// What a text is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found<'t> {
+pub(super) enum Found<'t> {
     /// A piece.
     Piece(u32),
     /// A character that is no piece.
@@ -50,7 +50,7 @@ impl PartialOrd for Proposal {
 
 impl Pieces<'_> {
     /// Cut a text (spaces already spelled `▁`) into pieces.
-    pub(crate) fn encode<'t>(&self, text: &'t str, mut emit: impl FnMut(Found<'t>)) {
+    pub(super) fn encode<'t>(&self, text: &'t str, mut emit: impl FnMut(Found<'t>)) {
         let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
         // A link's value is its length in bytes.
         let mut chain = Chain::new(text.chars().map(|c| c.len_utf8() as u32));

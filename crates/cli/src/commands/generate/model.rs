@@ -2,6 +2,8 @@
 
 use crate::failure::Failure;
 use ggufsmith_infer::generate::NextToken;
+use ggufsmith_infer::{InferError, Model, Session};
+use ggufsmith_verify::{Side, Text};
 use std::path::Path;
 
 /// A GGUF file or a model directory that can continue text.
@@ -22,17 +24,11 @@ pub trait TextModel {
     ///
     /// # Errors
     /// [`Failure`] where there is no memory for them.
-    fn session(&self, slots: usize) -> Result<Box<dyn NextToken<Error = ModelError> + '_>, Failure>;
+    fn session(&self, slots: usize) -> Result<Box<dyn NextToken<Error = InferError> + '_>, Failure>;
 }
 
-/// A forward pass failed.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct ModelError(pub Box<dyn std::error::Error + Send + Sync>);
-
 /// How to open a model.
-#[derive(Debug, Clone, Copy)]
-#[expect(dead_code, reason = "read where `open` opens something")]
+#[derive(Debug, Clone)]
 pub struct OpenOptions {
     /// `--n-ctx`.
     pub n_ctx: Option<usize>,
@@ -40,11 +36,45 @@ pub struct OpenOptions {
     pub memory: u64,
 }
 
+/// Tokens that a text may have where the user does not say: keys and values of more take much memory.
+const DEFAULT_CONTEXT: usize = 8192;
+
 /// Open a model by its path.
 ///
 /// # Errors
 /// [`Failure`] where it is no model, or one that cannot be run.
-pub fn open(path: &Path, _options: &OpenOptions) -> Result<Box<dyn TextModel>, Failure> {
-    // PLUG IN HERE: tokenizer and forward pass of GGUF files and of model directories.
-    Err(Failure::new(format!("{}: running models is not supported yet", path.display())))
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn TextModel>, Failure> {
+    let side = Side::open(path, ggufsmith_checkpoint::OpenOptions::default())?;
+    let n_ctx = options.n_ctx.unwrap_or_else(|| (side.decoder.n_ctx_train as usize).min(DEFAULT_CONTEXT));
+    let (mut model, text) = side.model(n_ctx)?;
+    // Where they do not fit, weights are read anew for each token: slower, and right.
+    model.make_resident(options.memory)?;
+    let stop = text.tokenizer().end_of_generation();
+    Ok(Box::new(Opened { model, text, stop }))
+}
+
+/// A model that runs.
+struct Opened {
+    model: Model,
+    text: Text,
+    stop: Vec<u32>,
+}
+
+impl TextModel for Opened {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, Failure> {
+        let tokens = self.text.tokenizer().encode(text, true)?;
+        Ok(self.text.bos().into_iter().chain(tokens).collect())
+    }
+
+    fn bytes(&self, token: u32) -> Vec<u8> {
+        self.text.tokenizer().token_bytes(token)
+    }
+
+    fn stop_tokens(&self) -> &[u32] {
+        &self.stop
+    }
+
+    fn session(&self, slots: usize) -> Result<Box<dyn NextToken<Error = InferError> + '_>, Failure> {
+        Ok(Box::new(Session::new(&self.model, slots)))
+    }
 }

@@ -1,4 +1,5 @@
-use super::model::{ModelError, TextModel};
+use super::model::TextModel;
+use ggufsmith_infer::InferError;
 use super::run::{self, Text};
 use super::*;
 use clap::Parser;
@@ -29,15 +30,15 @@ impl TextModel for Parrot {
         &self.stop
     }
 
-    fn session(&self, slots: usize) -> Result<Box<dyn NextToken<Error = ModelError> + '_>, Failure> {
+    fn session(&self, slots: usize) -> Result<Box<dyn NextToken<Error = InferError> + '_>, Failure> {
         Ok(Box::new(ParrotSession { model: self, slots: vec![Vec::new(); slots] }))
     }
 }
 
 impl NextToken for ParrotSession<'_> {
-    type Error = ModelError;
+    type Error = InferError;
 
-    fn feed(&mut self, slot: usize, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
+    fn feed(&mut self, slot: usize, tokens: &[u32]) -> Result<Vec<f32>, InferError> {
         self.slots[slot].extend_from_slice(tokens);
         let next = self.model.text.get(self.slots[slot].len()).map_or(256, |&byte| usize::from(byte));
         let mut logits = vec![0.0; 257];
@@ -45,7 +46,7 @@ impl NextToken for ParrotSession<'_> {
         Ok(logits)
     }
 
-    fn fork(&mut self, from: usize, to: usize) -> Result<(), ModelError> {
+    fn fork(&mut self, from: usize, to: usize) -> Result<(), InferError> {
         self.slots[to] = self.slots[from].clone();
         Ok(())
     }
