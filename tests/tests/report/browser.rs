@@ -62,7 +62,7 @@ fn run(file: &Path, folder: &Path, args: &[&str]) -> Result<(String, String), St
     let mut child = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
         .args(["--disable-background-networking", "--disable-component-update", "--window-size=1400,1000"])
-        .args(["--enable-logging=stderr", "--v=0"])
+        .args(["--enable-logging=stderr", "--v=0", "--hide-scrollbars"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .args(args)
         .arg(format!("file://{}", file.display()))
