@@ -113,8 +113,8 @@ pub enum ConfigError {
     TooLarge { path: PathBuf, bytes: u64 },
     #[error("{} is not TOML: {message}", path.display())]
     Syntax { path: PathBuf, message: String },
-    #[error("{}: unknown {what} {key:?} in {section}{}", path.display(), hint(nearest, known))]
-    UnknownKey { path: PathBuf, section: String, what: &'static str, key: String, nearest: Vec<String>, known: Vec<String> },
+    #[error("{}: unknown {what} {key:?} in {section}{}", path.display(), hint(names, *near))]
+    UnknownKey { path: PathBuf, section: String, what: &'static str, key: String, names: Vec<String>, near: bool },
     #[error("{}: {key} in {section} is {found}, and has to be {must}", path.display())]
     WrongType { path: PathBuf, section: String, key: String, found: &'static str, must: &'static str },
     #[error("{}: {section}: {source}", path.display())]
@@ -123,11 +123,9 @@ pub enum ConfigError {
     Twice { path: PathBuf, section: String },
 }
 
-fn hint(nearest: &[String], known: &[String]) -> String {
-    match nearest {
-        [] => format!(" (known: {})", known.join(", ")),
-        nearest => format!(" (did you mean {}?)", nearest.join(" or ")),
-    }
+/// The names that may have been meant, or all that there are.
+fn hint(names: &[String], near: bool) -> String {
+    if near { format!(" (did you mean {}?)", names.join(" or ")) } else { format!(" (known: {})", names.join(", ")) }
 }
 
 impl Config {
@@ -212,10 +210,11 @@ impl Parser<'_> {
     }
 
     fn unknown(&self, section: &str, what: &'static str, key: &str, known: &[&str]) -> ConfigError {
-        let near = nearest(key, known.iter().copied());
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let close = nearest(key, known.iter().copied());
+        let near = !close.is_empty();
+        let names = if near { &close } else { known }.iter().map(|name| (*name).to_owned()).collect();
         let (section, key) = (section.to_owned(), key.to_owned());
-        ConfigError::UnknownKey { path: self.path.to_owned(), section, what, key, nearest: owned(&near), known: owned(known) }
+        ConfigError::UnknownKey { path: self.path.to_owned(), section, what, key, names, near }
     }
 
     fn wrong(&self, section: &str, key: &str, value: &Value, must: &'static str) -> ConfigError {

@@ -95,7 +95,7 @@ pub fn write(reports: &[(&Path, &Report)], directory: Option<&Path>) -> Result<V
     Ok(written)
 }
 
-/// A report that [`write`] wrote.
+/// A report that [`write()`] wrote.
 ///
 /// # Errors
 /// [`FileError`] where it cannot be read, is no report, or has another schema.

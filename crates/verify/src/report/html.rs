@@ -3,7 +3,9 @@
 use super::markdown::cosine;
 use super::outcome::{Outcome, labels, sentence, source_name, words, worst_tensors};
 use super::plot::{Point, Reference, Scatter, heat_map, hidden_error, histogram, scatter};
-use super::text::{bits, bits_per_weight, bytes, count, escape, grouped, number, percent, plural, shorten, with_error};
+use super::text::{
+    bits, bits_per_weight, bytes, count, escape, grouped, number, percent, perplexity, plural, shorten, with_error,
+};
 use super::{Figures, HashedFile, Report, Status, TypeBytes};
 use std::fmt::Write;
 
@@ -83,13 +85,13 @@ fn overview(out: &mut String, reports: &[Report]) {
     out.push_str("</tr></thead>\n<tbody role=\"rowgroup\">\n");
     if let Some(first) = reports.first() {
         let types: Vec<_> = first.memory.source.iter().map(|t| escape(&t.format)).collect();
-        let perplexity = first.figures.as_ref().map(|f| with_error(f.perplexity_source, f.perplexity_source_error));
+        let of_source = first.figures.as_ref().map(|f| perplexity(f.perplexity_source, f.perplexity_source_error));
         let cells = [
             types.join(", "),
             bytes(first.source.bytes),
             bits(bits_per_weight(first.source.bytes, first.parameters)),
             String::new(),
-            perplexity.unwrap_or("not run".to_owned()),
+            of_source.unwrap_or("not run".to_owned()),
             "1".to_owned(),
             "0".to_owned(),
             "100 %".to_owned(),
@@ -98,10 +100,10 @@ fn overview(out: &mut String, reports: &[Report]) {
     }
     for (at, report) in reports.iter().enumerate() {
         let outcome = Outcome::of(report);
-        let [perplexity, ratio, kld, top1] = match &report.figures {
+        let [of_file, ratio, kld, top1] = match &report.figures {
             None => ["not run", "–", "–", "–"].map(str::to_owned),
             Some(f) => [
-                with_error(f.perplexity, f.perplexity_error),
+                perplexity(f.perplexity, f.perplexity_error),
                 with_error(f.perplexity_ratio, f.perplexity_ratio_error),
                 with_error(f.kld_mean, f.kld_mean_error),
                 percent(f.same_top1, f.same_top1_error),
@@ -112,7 +114,7 @@ fn overview(out: &mut String, reports: &[Report]) {
             bytes(report.bytes),
             bits(report.bits_per_weight),
             format!("<span class=\"{}\">{} {}</span>", outcome.class(), outcome.mark(), words(report)),
-            perplexity,
+            of_file,
             ratio,
             kld,
             top1,
@@ -170,7 +172,7 @@ fn cost(out: &mut String, reports: &[Report]) {
         };
         measured.iter().map(point).collect()
     };
-    let perplexity = scatter(&Scatter {
+    let against_size = scatter(&Scatter {
         id: "perplexity",
         title: "Perplexity against size",
         quantity: "perplexity",
@@ -190,7 +192,7 @@ fn cost(out: &mut String, reports: &[Report]) {
     figure(
         out,
         "Perplexity against size",
-        &perplexity,
+        &against_size,
         "Lower is better; the dashed line is the source, whose size is that of its weights. The bars are the perplexities' own errors, which come mostly from the text and \
          are shared with the source: judge differences by the ratio in the table.",
     );
@@ -357,8 +359,8 @@ fn worst(out: &mut String, report: &Report) {
 fn facts(out: &mut String, report: &Report) {
     if let Some(f) = &report.figures {
         let rows = [
-            ("perplexity, source", with_error(f.perplexity_source, f.perplexity_source_error)),
-            ("perplexity, file", with_error(f.perplexity, f.perplexity_error)),
+            ("perplexity, source", perplexity(f.perplexity_source, f.perplexity_source_error)),
+            ("perplexity, file", perplexity(f.perplexity, f.perplexity_error)),
             ("perplexity ratio", with_error(f.perplexity_ratio, f.perplexity_ratio_error)),
             ("correlation of log-likelihoods", cosine(f.nll_correlation)),
             ("KL divergence, mean", with_error(f.kld_mean, f.kld_mean_error)),

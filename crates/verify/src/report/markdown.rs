@@ -1,7 +1,7 @@
 //! A report for a pull request, a job's summary or a model card: GitHub's Markdown.
 
 use super::outcome::{Outcome, sentence, source_name, words, worst_tensors};
-use super::text::{bits, bits_per_weight, bytes, clean, grouped, number, percent, plural, with_error};
+use super::text::{bits, bits_per_weight, bytes, clean, grouped, number, percent, perplexity, plural, with_error};
 use super::{Report, Status};
 use std::fmt::Write;
 
@@ -53,11 +53,11 @@ fn table(out: &mut String, reports: &[Report]) {
     if let Some(first) = reports.first() {
         let types: Vec<_> = first.memory.source.iter().map(|of_type| prose(&of_type.format)).collect();
         let (size, per_weight) = (first.source.bytes, bits_per_weight(first.source.bytes, first.parameters));
-        let perplexity =
-            first.figures.as_ref().map_or("–".to_owned(), |f| with_error(f.perplexity_source, f.perplexity_source_error));
+        let of_source =
+            first.figures.as_ref().map_or("–".to_owned(), |f| perplexity(f.perplexity_source, f.perplexity_source_error));
         let _ = writeln!(
             out,
-            "| *source* | {} | {} | {} | | {perplexity} | 1 | 0 | 100 % |",
+            "| *source* | {} | {} | {} | | {of_source} | 1 | 0 | 100 % |",
             types.join(", "),
             bytes(size),
             bits(per_weight)
@@ -66,7 +66,7 @@ fn table(out: &mut String, reports: &[Report]) {
     for report in reports {
         let figures = report.figures.as_ref().map_or(["not run", "–", "–", "–"].map(str::to_owned), |f| {
             [
-                with_error(f.perplexity, f.perplexity_error),
+                perplexity(f.perplexity, f.perplexity_error),
                 with_error(f.perplexity_ratio, f.perplexity_ratio_error),
                 with_error(f.kld_mean, f.kld_mean_error),
                 percent(f.same_top1, f.same_top1_error),

@@ -54,6 +54,16 @@ fn decimals(error: f64) -> usize {
     (i32::from(one) - power).clamp(0, 6) as usize
 }
 
+/// A perplexity and its standard error. Its last digits mean something in spite of the error, which both sides of a comparison share:
+/// two digits of it are kept, `15.92 ± 0.31`.
+pub(super) fn perplexity(value: f64, error: f64) -> String {
+    if PLAIN.contains(&value.abs()) && (1e-3..1e3).contains(&error) {
+        let digits = (1 - exponent(error)).clamp(0, 4) as usize;
+        return format!("{value:.digits$} ± {error:.digits$}");
+    }
+    with_error(value, error)
+}
+
 /// A share of 0 to 1 in percent with its standard error: `93.42 ± 0.31 %`.
 pub(super) fn percent(share: f64, error: f64) -> String {
     if !share.is_finite() {
@@ -235,6 +245,10 @@ mod tests {
         assert_eq!(with_error(f64::NAN, 1.0), "not finite");
         assert_eq!(with_error(3e-320, 2e-321), "(3.0 ± 0.2) × 10⁻³²⁰");
         assert_eq!(percent(0.934_21, 0.003_11), "93.42 ± 0.31 %");
+        assert_eq!(
+            (perplexity(15.9213, 0.3124), perplexity(1e300, 1e299)),
+            ("15.92 ± 0.31".into(), "(1.00 ± 0.10) × 10³⁰⁰".into())
+        );
     }
 
     #[test]

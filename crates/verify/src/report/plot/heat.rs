@@ -42,7 +42,7 @@ pub(in crate::report) fn heat_map(id: &str, report: &Report) -> Option<HeatMap> 
     let rows = grid.kinds.len() as f64;
     let gap = if grid.others.is_empty() || grid.kinds.is_empty() { 0.0 } else { 14.0 };
     let below = TOP + ROW * rows + gap + ROW * grid.others.len() as f64;
-    let height = below + 50.0;
+    let height = below + 56.0;
 
     let mut svg = Svg::new(id, width, height, "Relative RMSE by layer and kind of tensor", &scale.description(report));
     if !grid.kinds.is_empty() {

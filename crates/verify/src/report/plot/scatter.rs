@@ -61,16 +61,12 @@ pub(in crate::report) fn scatter(plot: &Scatter<'_>) -> String {
         let title = format!("source: {}, {}", bytes(reference.bytes), number(reference.value));
         svg.path("source-point", &diamond(x, y, 5.5), &title);
         obstacles.push([x - 6.0, y - 6.0, x + 6.0, y + 6.0]);
-        let end = x + 8.0 + text_width("source") > WIDTH - 2.0;
-        let (anchor, at) = if end { (Anchor::End, x + 6.0) } else { (Anchor::Middle, x) };
-        // Below the line where points lie, which are worse than the source, hence above it.
-        let below = y + 20.0;
-        svg.text("label muted", anchor, at, below, "source");
-        obstacles.push(if end {
-            [at - 44.0, below - 10.0, at, below + 2.0]
-        } else {
-            [at - 22.0, below - 10.0, at + 22.0, below + 2.0]
-        });
+        // Below the line, since points are worse than the source and lie above it; where there is no room, above.
+        let y = if y + 24.0 < HEIGHT - BOTTOM { y + 20.0 } else { y - 12.0 };
+        let half = text_width("source") / 2.0;
+        let x = x.min(WIDTH - 2.0 - half);
+        svg.text("label muted", Anchor::Middle, x, y, "source");
+        obstacles.push([x - half, y - 10.0, x + half, y + 2.0]);
     }
     let places: Vec<(f64, f64)> =
         plot.points.iter().map(|point| (scale.x.at(point.bytes as f64 / scale.unit), scale.y(point.value))).collect();
@@ -185,13 +181,35 @@ impl Scale {
             svg.text("tick", Anchor::End, self.left - 6.0, TOP + 12.0, "not finite");
         }
         svg.line("axis", self.left, bottom, WIDTH - RIGHT, bottom);
-        for (value, name) in self.x.ticks() {
-            let x = self.x.at(value);
-            svg.line("axis", x, bottom, x, bottom + 4.0);
+        let ticks: Vec<_> = self.x.ticks().into_iter().map(|(value, name)| (self.x.at(value), name)).collect();
+        for (x, _) in &ticks {
+            svg.line("axis", *x, bottom, *x, bottom + 4.0);
+        }
+        for (x, name) in legible(ticks) {
             svg.text("tick", Anchor::Middle, x, bottom + 16.0, &name);
         }
         svg.text("axis-title", Anchor::End, WIDTH - RIGHT, HEIGHT - 6.0, &format!("size on disk, {}, log scale", self.unit_name));
     }
+}
+
+/// The ticks whose names do not touch each other; round numbers before others.
+fn legible(mut ticks: Vec<(f64, String)>) -> Vec<(f64, String)> {
+    let round = |name: &str| match name.trim_matches(['0', '.']) {
+        "1" => 0,
+        "5" | "2" => 1,
+        "3" => 2,
+        _ => 3,
+    };
+    ticks.sort_by_key(|(_, name)| round(name));
+    let mut kept: Vec<(f64, String)> = Vec::new();
+    for (x, name) in ticks {
+        let apart =
+            |(other, other_name): &(f64, String)| (other - x).abs() > (text_width(other_name) + text_width(&name)) / 2.0 + 4.0;
+        if kept.iter().all(apart) {
+            kept.push((x, name));
+        }
+    }
+    kept
 }
 
 fn circle(x: f64, y: f64, r: f64) -> String {
