@@ -48,7 +48,9 @@ pub enum ExportError {
     MissingKey { key: String },
     #[error("the key {key} is {found}; it must be {expected}")]
     KeyValue { key: String, expected: &'static str, found: String },
-    #[error("the key {key} = {value} means something that {class} has no setting for: the exported model would compute something else")]
+    #[error(
+        "the key {key} = {value} means something that {class} has no setting for: the exported model would compute something else"
+    )]
     ForeignKey { key: String, value: String, class: &'static str },
     #[error("the key {key} is {found}, a {class} with these tensors has {expected}: it cannot be expressed in config.json")]
     Differs { key: String, found: String, expected: String, class: &'static str },
@@ -347,11 +349,8 @@ fn llama3(theta: f64, head_dim: u32, factors: &[f32]) -> Result<Json, ExportErro
     let largest = factors.iter().copied().fold(1.0, f32::max);
     let usual = [8.0, 32.0, 2.0, 4.0, 16.0, 64.0];
     // The largest factor is the scaling's own, unless all frequencies lie below the low end.
-    let scales: Vec<f64> = if largest > 1.0 {
-        std::iter::once(f64::from(largest)).chain(usual).collect()
-    } else {
-        usual.to_vec()
-    };
+    let scales: Vec<f64> =
+        if largest > 1.0 { std::iter::once(f64::from(largest)).chain(usual).collect() } else { usual.to_vec() };
     let mut nearest: Option<(f32, Llama3)> = None;
     for factor in scales {
         for candidate in candidates(theta, head_dim, factors, factor) {
@@ -378,8 +377,9 @@ fn candidates(theta: f64, head_dim: u32, factors: &[f32], factor: f64) -> impl I
 }
 
 /// Between the ends the reciprocal of a factor is linear in the frequency: `smooth = context / wavelength` from `low` to `high`,
-/// moved to 0 to 1. Two factors determine that line; with `low` = 1 the other two numbers follow.
-fn solved(theta: f64, head_dim: u32, factors: &[f32], factor: f64) -> Option<Llama3> {
+/// moved to 0 to 1. Two factors determine that line; with a `low` the other two numbers follow. The context is a whole number for
+/// one of the first few.
+fn solved(theta: f64, head_dim: u32, factors: &[f32], factor: f64) -> Vec<Llama3> {
     let between = (0u32..).zip(factors).filter(|(_, f)| **f > 1.0 && f64::from(**f) < factor);
     let points: Vec<(f64, f64)> = between
         .map(|(i, f)| {
@@ -388,17 +388,18 @@ fn solved(theta: f64, head_dim: u32, factors: &[f32], factor: f64) -> Option<Lla
             (frequency, smooth)
         })
         .collect();
-    let (first, last) = (points.first()?, points.last()?);
-    if points.len() < 2 {
-        return None;
-    }
+    let [first, .., last] = points.as_slice() else { return Vec::new() };
     let slope = (first.1 - last.1) / (first.0 - last.0);
     let offset = last.1 - slope * last.0;
     // slope = context / (high - low), offset = -low / (high - low)
-    let (context, width) = ((slope / -offset).round(), 1.0 / -offset);
-    let high = ((1.0 + width) * 1000.0).round() / 1000.0;
-    let sound = context.is_finite() && context >= 1.0 && high.is_finite() && high > 1.0;
-    sound.then_some(Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: high, original_context: context })
+    let with = |low: u32| {
+        let low = f64::from(low);
+        let (context, width) = ((slope / -offset * low).round(), low / -offset);
+        let high = ((low + width) * 1000.0).round() / 1000.0;
+        let sound = context.is_finite() && context >= 1.0 && high.is_finite() && high > low;
+        sound.then_some(Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context: context })
+    };
+    (1..=8).filter_map(with).collect()
 }
 
 /// The largest relative difference; 0 where all are equal bit for bit.

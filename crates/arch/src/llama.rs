@@ -147,7 +147,8 @@ impl Family for Llama {
         let head_dim = key_length.or(n_embd.checked_div(n_head)).unwrap_or_default();
         let rows = shape("token_embd.weight").and_then(|shape| shape.first()).copied();
         let vocab = keys.opt_u32("vocab_size")?.map(u64::from).or(rows);
-        let vocab = vocab.ok_or_else(|| ExportError::MissingTensor { tensor: "token_embd.weight".into(), class: CLASSES[0].name })?;
+        let vocab =
+            vocab.ok_or_else(|| ExportError::MissingTensor { tensor: "token_embd.weight".into(), class: CLASSES[0].name })?;
 
         let (bias, mlp_bias) = (has("blk.0.attn_q.bias"), has("blk.0.ffn_gate.bias"));
         let factors = file.tables.get(ROPE_FREQS).map(Vec::as_slice);

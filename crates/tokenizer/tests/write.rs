@@ -45,7 +45,8 @@ fn directory(written: &Written, vocab_size: u64) -> tempfile::TempDir {
 /// The first key that differs.
 fn difference(found: &[(String, Value)], expected: &[(String, Value)]) -> Option<String> {
     let at = (0..found.len().max(expected.len())).find(|&at| found.get(at) != expected.get(at))?;
-    let shown = |pair: Option<&(String, Value)>| pair.map_or("nothing".into(), |(key, value)| format!("{key} = {}", value.short(60)));
+    let shown =
+        |pair: Option<&(String, Value)>| pair.map_or("nothing".into(), |(key, value)| format!("{key} = {}", value.short(60)));
     Some(format!("key {at}: {}, expected {}", shown(found.get(at)), shown(expected.get(at))))
 }
 
@@ -107,8 +108,18 @@ fn every_case_is_read_again_as_it_was() {
 fn texts() -> Vec<String> {
     let book = std::fs::read_to_string(fixtures().join("eb1911-shakespeare.txt")).unwrap();
     let mut texts: Vec<String> = [
-        "", " ", "   x", "\n\n \t x\r\n", "Hello, world! It's 1234567 o'clock, I'LL say.", "naïve café e\u{301}", "日本語 中文 한국어",
-        "🦙👩\u{200d}👩\u{200d}👧", "<s>a</s> <unk>", "<|endoftext|>b <|im_start|>", "▁under", "\u{0}\u{7f}\u{a0}\u{2003}",
+        "",
+        " ",
+        "   x",
+        "\n\n \t x\r\n",
+        "Hello, world! It's 1234567 o'clock, I'LL say.",
+        "naïve café e\u{301}",
+        "日本語 中文 한국어",
+        "🦙👩\u{200d}👩\u{200d}👧",
+        "<s>a</s> <unk>",
+        "<|endoftext|>b <|im_start|>",
+        "▁under",
+        "\u{0}\u{7f}\u{a0}\u{2003}",
         "def f(x):\n    return x ** 2\n",
     ]
     .map(str::to_owned)
@@ -133,7 +144,8 @@ fn rebuilt(dir: &Path, vocab_size: u64) -> (Written, Tokenizer) {
 /// Real vocabularies: the ids of the model's own tokenizer.json, with what frames a text and without.
 #[test]
 fn the_ids_are_those_of_the_models_own_tokenizer() {
-    for (folder, vocab_size, frame) in [("bard", 1024, true), ("tiny/llama/hf", 512, true), ("tokenizer/bpe-llama3", 320, false)] {
+    for (folder, vocab_size, frame) in [("bard", 1024, true), ("tiny/llama/hf", 512, true), ("tokenizer/bpe-llama3", 320, false)]
+    {
         let dir = fixtures().join(folder);
         let own = Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
         let pre = frame.then_some(()).map_or(Some("llama-bpe"), |()| None);
@@ -208,7 +220,10 @@ fn what_cannot_be_written_says_so() {
     assert!(matches!(with("tokenizer.ggml.token_type", vec![9i32; 512].into()), WriteError::Type { id: 0, found: 9 }));
     assert!(matches!(with("tokenizer.ggml.merges", vec!["a b c".to_owned()].into()), WriteError::Merge { index: 0, .. }));
     assert!(matches!(with("tokenizer.ggml.merges", vec!["ab".to_owned()].into()), WriteError::Merge { .. }));
-    assert!(matches!(with("tokenizer.ggml.tokens", vec!["a".to_owned(); 512].into()), WriteError::Duplicate { first: 0, second: 1, .. }));
+    assert!(matches!(
+        with("tokenizer.ggml.tokens", vec!["a".to_owned(); 512].into()),
+        WriteError::Duplicate { first: 0, second: 1, .. }
+    ));
     assert!(matches!(with("tokenizer.ggml.bos_token_id", "one".into()), WriteError::Lookup(_)));
     assert!(matches!(without("tokenizer.ggml.merges"), Err(WriteError::Lookup(_))));
     assert!(matches!(without("tokenizer.ggml.tokens"), Err(WriteError::Lookup(_))));

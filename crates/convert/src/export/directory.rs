@@ -43,7 +43,8 @@ impl Drop for Made {
 
 /// Make `out` with what leads to it, and look whether anything in it would be read together with `names`.
 pub(super) fn prepare(out: &Path, names: &BTreeSet<&str>) -> Result<Made, ExportError> {
-    let mut missing: Vec<PathBuf> = out.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).map(Path::to_owned).collect();
+    let mut missing: Vec<PathBuf> =
+        out.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).map(Path::to_owned).collect();
     missing.reverse();
     let mut made = Made(Vec::new());
     for path in missing {

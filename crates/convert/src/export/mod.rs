@@ -191,7 +191,9 @@ fn check_decodable(shards: &Shards) -> Result<(), ExportError> {
     }
     match unknown.is_empty() {
         true => Ok(()),
-        false => Err(ExportError::Undecodable { formats: unknown.into_iter().map(|(name, (n, first))| (name, n, first)).collect() }),
+        false => {
+            Err(ExportError::Undecodable { formats: unknown.into_iter().map(|(name, (n, first))| (name, n, first)).collect() })
+        }
     }
 }
 
@@ -275,7 +277,11 @@ fn card(metadata: &Metadata, tensors: &[TensorInfo], path: &Path) -> Option<Stri
     let name = metadata.lookup::<&str>("general.name").ok().flatten().unwrap_or("Model");
     let line = |text: &str| text.replace(char::is_control, " ");
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Some(format!("---\n{front_matter}---\n\n# {}\n\nExported by ggufsmith from `{}`.\n", line(name), line(&file).replace('`', "'")))
+    Some(format!(
+        "---\n{front_matter}---\n\n# {}\n\nExported by ggufsmith from `{}`.\n",
+        line(name),
+        line(&file).replace('`', "'")
+    ))
 }
 
 /// Place the tensors; all files in the order of their names.

@@ -81,10 +81,8 @@ fn shard(name: String, mut group: Vec<usize>, specs: &[Spec<'_>]) -> Shard {
         let Spec { name, dtype, shape } = &specs[index];
         let range = at..at + specs[index].bytes();
         at = range.end;
-        entries.insert(
-            (*name).to_owned(),
-            json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [range.start, range.end]}),
-        );
+        entries
+            .insert((*name).to_owned(), json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [range.start, range.end]}));
         places.push((index, range));
     }
     let mut text = Value::Object(entries).to_string();

@@ -20,7 +20,9 @@ pub(crate) fn front_matter(metadata: &Metadata, total_params: u64) -> Option<Str
             line(name, &Json::from(text.as_str()));
         }
     }
-    for (kind, [id_key, map_key]) in [("base_model", ["base_model", "base_model_sources"]), ("dataset", ["datasets", "dataset_sources"])] {
+    for (kind, [id_key, map_key]) in
+        [("base_model", ["base_model", "base_model_sources"]), ("dataset", ["datasets", "dataset_sources"])]
+    {
         let Some(sources) = sources(metadata, kind) else { continue };
         let ids: Option<Vec<Json>> = sources.iter().map(|source| id_of(source, total_params)).collect();
         match ids {
@@ -55,7 +57,9 @@ fn id_of(source: &Map<String, Json>, total_params: u64) -> Option<Json> {
     let id = source.get("repo_url")?.as_str()?.strip_prefix("https://huggingface.co/")?;
     let fields = card::source(id, total_params);
     let same = fields.len() == source.len()
-        && source.iter().all(|(key, value)| fields.get(key).and_then(|node: &std::rc::Rc<Node>| node.as_text()) == value.as_str());
+        && source
+            .iter()
+            .all(|(key, value)| fields.get(key).and_then(|node: &std::rc::Rc<Node>| node.as_text()) == value.as_str());
     same.then(|| id.into())
 }
 

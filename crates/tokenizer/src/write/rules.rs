@@ -32,8 +32,25 @@ const NAMES: &[(Cuts, &[&str], bool, bool)] = &[
     (
         Cuts::Gpt2,
         &[
-            "gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "modern-bert",
-            "jina-v1-en", "jina-v2-code", "roberta-bpe", "exaone4", "mpt", "olmo", "jais", "trillion", "granite-docling",
+            "gpt-2",
+            "phi-2",
+            "jina-es",
+            "jina-de",
+            "gigachat",
+            "jina-v2-es",
+            "jina-v2-de",
+            "a.x-4.0",
+            "mellum",
+            "modern-bert",
+            "jina-v1-en",
+            "jina-v2-code",
+            "roberta-bpe",
+            "exaone4",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "granite-docling",
         ],
         false,
         false,
@@ -91,9 +108,7 @@ pub(super) fn of(name: &str) -> Option<Rules> {
 impl Rules {
     /// tokenizer.json's `pre_tokenizer`.
     pub(super) fn pre_tokenizer(self, add_prefix_space: bool) -> Value {
-        let bytes = |use_regex: bool| {
-            json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": use_regex})
-        };
+        let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": use_regex});
         let split = |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
         let members: Vec<Value> = match self.regexes {
             Cuts::Gpt2 => return bytes(true),
@@ -113,16 +128,8 @@ mod tests {
     use super::*;
 
     /// Lists that the engine completes in code, or that are not byte-level.
-    const NONE: [&str; 8] = [
-        "afmoe",
-        "chameleon",
-        "gemma4",
-        "granite-embed-multi-311m",
-        "kimi-k2",
-        "sarvam-moe",
-        "superbpe",
-        "whitespace",
-    ];
+    const NONE: [&str; 8] =
+        ["afmoe", "chameleon", "gemma4", "granite-embed-multi-311m", "kimi-k2", "sarvam-moe", "superbpe", "whitespace"];
 
     #[test]
     fn every_name_of_the_engine_has_rules_or_is_known_to_have_none() {

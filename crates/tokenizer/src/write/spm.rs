@@ -79,8 +79,7 @@ pub(super) fn write(source: &Source<'_>) -> Result<Written, WriteError> {
         _ => {
             config.insert("tokenizer_class".to_owned(), files::PLAIN_CLASS.into());
             let role = |token: &&Added<'_>| source.roles.iter().any(|role| role.id as usize == token.id);
-            let others: Vec<&str> =
-                added.iter().filter(|token| token.special && !role(token)).map(|token| token.text).collect();
+            let others: Vec<&str> = added.iter().filter(|token| token.special && !role(token)).map(|token| token.text).collect();
             if !others.is_empty() {
                 config.insert("additional_special_tokens".to_owned(), others.into());
             }
@@ -170,7 +169,8 @@ fn model(source: &Source<'_>, scores: &[f32], pieces: usize, unknown: usize, pre
     put_number(&mut trainer, 3, 2); // model_type = BPE
     put_number(&mut trainer, 4, pieces as u64);
     put_number(&mut trainer, 35, u64::from(bytes == 256)); // byte_fallback
-    let roles = [(40, Some(unknown)), (41, role(source, "bos_token")), (42, role(source, "eos_token")), (43, role(source, "pad_token"))];
+    let roles =
+        [(40, Some(unknown)), (41, role(source, "bos_token")), (42, role(source, "eos_token")), (43, role(source, "pad_token"))];
     for (field, id) in roles {
         // -1 says that there is none: ten bytes, as every negative number.
         put_number(&mut trainer, field, id.filter(|&id| id < pieces).map_or(u64::MAX, |id| id as u64));
