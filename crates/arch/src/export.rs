@@ -377,8 +377,9 @@ fn candidates(theta: f64, head_dim: u32, factors: &[f32], factor: f64) -> impl I
 }
 
 /// Between the ends the reciprocal of a factor is linear in the frequency: `smooth = context / wavelength` from `low` to `high`,
-/// moved to 0 to 1. Two factors determine that line; with `low` = 1 the other two numbers follow.
-fn solved(theta: f64, head_dim: u32, factors: &[f32], factor: f64) -> Option<Llama3> {
+/// moved to 0 to 1. Two factors determine that line; with a `low` the other two numbers follow. The context is a whole number for
+/// one of the first few.
+fn solved(theta: f64, head_dim: u32, factors: &[f32], factor: f64) -> Vec<Llama3> {
     let between = (0u32..).zip(factors).filter(|(_, f)| **f > 1.0 && f64::from(**f) < factor);
     let points: Vec<(f64, f64)> = between
         .map(|(i, f)| {
@@ -387,17 +388,18 @@ fn solved(theta: f64, head_dim: u32, factors: &[f32], factor: f64) -> Option<Lla
             (frequency, smooth)
         })
         .collect();
-    let (first, last) = (points.first()?, points.last()?);
-    if points.len() < 2 {
-        return None;
-    }
+    let [first, .., last] = points.as_slice() else { return Vec::new() };
     let slope = (first.1 - last.1) / (first.0 - last.0);
     let offset = last.1 - slope * last.0;
     // slope = context / (high - low), offset = -low / (high - low)
-    let (context, width) = ((slope / -offset).round(), 1.0 / -offset);
-    let high = ((1.0 + width) * 1000.0).round() / 1000.0;
-    let sound = context.is_finite() && context >= 1.0 && high.is_finite() && high > 1.0;
-    sound.then_some(Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: high, original_context: context })
+    let with = |low: u32| {
+        let low = f64::from(low);
+        let (context, width) = ((slope / -offset * low).round(), low / -offset);
+        let high = ((low + width) * 1000.0).round() / 1000.0;
+        let sound = context.is_finite() && context >= 1.0 && high.is_finite() && high > low;
+        sound.then_some(Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context: context })
+    };
+    (1..=8).filter_map(with).collect()
 }
 
 /// The largest relative difference; 0 where all are equal bit for bit.

@@ -77,14 +77,15 @@ fn round_trip(expr: &TensorExpr, source: &Memory, damage: Option<usize>) -> Resu
 fn wrap(expr: TensorExpr, step: u8, order: &[usize]) -> TensorExpr {
     let shape = expr.shape();
     match step % 4 {
-        0 if shape.len() == 2 => TensorExpr::Transpose(Box::new(expr)),
+        // What is transposed is read in whole rows, which neither another transposition nor a flat tensor does.
+        0 if shape.len() == 2 && expr.min_rows() == 1 => TensorExpr::Transpose(Box::new(expr)),
         1 => {
             // Split the outermost dimension where 2 or 3 divides it.
             let factor = [3, 2].into_iter().find(|f| shape[0].is_multiple_of(*f)).unwrap_or(1);
             let dims = vec![factor, shape[0] / factor, 1];
             TensorExpr::PermuteRows { input: Box::new(expr), dims, axes: order.to_vec() }
         }
-        2 if shape.len() == 2 => {
+        2 if shape.len() == 2 && expr.min_rows() == 1 => {
             let flat = vec![shape[0] * shape[1]];
             TensorExpr::Reshape(Box::new(expr), flat)
         }

@@ -151,7 +151,8 @@ impl Export {
         add_tokens(&mut config, written.as_ref());
         config.insert("torch_dtype".to_owned(), dtype::torch_name(dtype).into());
         config.sort_keys();
-        let files = plan_files(&mut tensors, options.max_shard_bytes, config, written, &metadata);
+        let card = card(&metadata, source.tensors(), path);
+        let files = plan_files(&mut tensors, options.max_shard_bytes, config, written, &metadata, card);
         let (class, arch, out) = (exported.class, exported.model.arch, options.out.clone());
         Ok(Export { tensors, class, arch, dtype, warnings, out, source, files })
     }
@@ -269,6 +270,20 @@ fn generation_config(written: Option<&Written>, metadata: &Metadata) -> Option<M
     (!config.is_empty()).then_some(config)
 }
 
+/// README.md: what the file says of the model, its license above all.
+fn card(metadata: &Metadata, tensors: &[TensorInfo], path: &Path) -> Option<String> {
+    let total = tensors.iter().fold(0u64, |total, info| total.saturating_add(info.elems()));
+    let front_matter = crate::metadata::front_matter(metadata, total)?;
+    let name = metadata.lookup::<&str>("general.name").ok().flatten().unwrap_or("Model");
+    let line = |text: &str| text.replace(char::is_control, " ");
+    let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Some(format!(
+        "---\n{front_matter}---\n\n# {}\n\nExported by ggufsmith from `{}`.\n",
+        line(name),
+        line(&file).replace('`', "'")
+    ))
+}
+
 /// Place the tensors; all files in the order of their names.
 fn plan_files(
     tensors: &mut [ExportedTensor],
@@ -276,12 +291,14 @@ fn plan_files(
     config: Map<String, Json>,
     written: Option<Written>,
     metadata: &Metadata,
+    card: Option<String>,
 ) -> Vec<PlannedFile> {
     let text = |name: &str, start: Vec<u8>| {
         let bytes = start.len() as u64;
         PlannedFile { name: name.to_owned(), start, bytes, data: Vec::new() }
     };
-    let mut files = vec![text("config.json", json_text(config.into()))];
+    let mut files: Vec<_> = card.map(|card| text("README.md", card.into_bytes())).into_iter().collect();
+    files.push(text("config.json", json_text(config.into())));
     if let Some(config) = generation_config(written.as_ref(), metadata) {
         files.push(text("generation_config.json", json_text(config.into())));
     }

@@ -14,7 +14,7 @@ pub(super) const FILE: &str = "README.md";
 /// The longest front matter that is parsed; those on the Hub stay below 64 KiB.
 const MAX_FRONT_MATTER_BYTES: usize = 1 << 20;
 /// The most base models or datasets that are written, nine keys each.
-const MAX_SOURCES: usize = 1000;
+pub(super) const MAX_SOURCES: usize = 1000;
 
 /// Why a model card is not used. The reference stops there; a conversion need not.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ fn front_matter(text: &str) -> Result<Option<String>, CardError> {
 }
 
 /// GGUF key (without `general.`) and the card's keys that give it, in order of precedence.
-const TEXT_KEYS: &[(&str, &[&str])] = &[
+pub(super) const TEXT_KEYS: &[(&str, &[&str])] = &[
     ("name", &["name", "model_name"]),
     ("author", &["author", "model_author", "model_creator"]),
     ("version", &["version", "model_version"]),
@@ -152,7 +152,7 @@ fn sources(card: &Fields, keys: [&'static str; 3], total_params: u64, collected:
 }
 
 /// What a Hub id, or a URL, says about a base model or a dataset.
-fn source(id: &str, total_params: u64) -> Fields {
+pub(super) fn source(id: &str, total_params: u64) -> Fields {
     let mut fields = Fields::new();
     let mut set = |key: &str, value: String| drop(fields.insert(key.to_owned(), Rc::new(Node::text(value))));
     let is_url = ["http://", "https://", "ssh://"].iter().any(|scheme| id.starts_with(scheme));

@@ -33,7 +33,8 @@ pub(super) const TEXT_KEYS: [&str; 20] = [
 ];
 
 /// The keys of a base model or dataset, in file order.
-const SOURCE_KEYS: [&str; 9] = ["name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url"];
+pub(super) const SOURCE_KEYS: [&str; 9] =
+    ["name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url"];
 
 /// The type that a sampling parameter has in GGUF.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,6 +6,7 @@
 //! card says, the conversion goes on with a [`MetadataWarning`].
 
 mod card;
+mod card_text;
 mod collected;
 mod model_id;
 mod naming;
@@ -16,6 +17,7 @@ mod size;
 mod yaml;
 
 pub use card::CardError;
+pub(crate) use card_text::front_matter;
 pub use model_id::{ModelId, title};
 pub use naming::fill_template;
 pub use size::ParameterCount;

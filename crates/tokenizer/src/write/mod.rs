@@ -214,8 +214,10 @@ fn token_type(number: i32) -> Option<TokenType> {
     [Normal, Unknown, Control, UserDefined, Unused, Byte].into_iter().find(|kind| *kind as i32 == number)
 }
 
-/// The chat templates: the default one, and others with their names.
-fn chat_templates(metadata: &Metadata) -> Result<(Option<&str>, Vec<(&str, &str)>), WriteError> {
+/// The default chat template, and others as names and texts.
+type ChatTemplates<'a> = (Option<&'a str>, Vec<(&'a str, &'a str)>);
+
+fn chat_templates(metadata: &Metadata) -> Result<ChatTemplates<'_>, WriteError> {
     let default = metadata.lookup::<&str>("tokenizer.chat_template")?;
     let mut named = Vec::new();
     if let Some(Value::Array(_)) = metadata.get("tokenizer.chat_templates") {

@@ -150,7 +150,7 @@ fn merges(source: &Source<'_>, scores: Option<&[f32]>, pieces: usize) -> Vec<Val
 fn model(source: &Source<'_>, scores: &[f32], pieces: usize, unknown: usize, prefix_space: bool) -> Vec<u8> {
     let mut out = Vec::new();
     let mut bytes = 0;
-    for id in 0..pieces {
+    for (id, score) in scores.iter().enumerate().take(pieces) {
         let kind = match source.types[id] {
             _ if id == unknown => TokenType::Unknown,
             // There is exactly one unknown.
@@ -161,7 +161,7 @@ fn model(source: &Source<'_>, scores: &[f32], pieces: usize, unknown: usize, pre
         let mut piece = Vec::new();
         put_bytes(&mut piece, 1, source.tokens[id].replace(' ', "▁").as_bytes());
         put_key(&mut piece, 2, 5);
-        piece.extend_from_slice(&scores[id].to_le_bytes());
+        piece.extend_from_slice(&score.to_le_bytes());
         put_number(&mut piece, 3, kind as u64);
         put_bytes(&mut out, 1, &piece);
     }
