@@ -7,6 +7,7 @@ mod summary;
 
 pub(super) use source::check as check_source;
 
+use super::verify;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
@@ -20,6 +21,7 @@ use ggufsmith_convert::recipe::{self, FileType};
 use ggufsmith_convert::{Conversion, ConvertError, Options, RunOptions, Target};
 use ggufsmith_core::Words;
 use ggufsmith_gguf::{SplitLimits, parse_size};
+use ggufsmith_verify::report::{self, Report};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -95,6 +97,14 @@ pub struct Arguments {
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Run")]
     threads: Option<u16>,
 
+    /// Verify every output against the source afterwards (`ggufsmith verify --help` explains the options that go with it); exit
+    /// code 1 where a check or a threshold fails
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Verify")]
+    verify: bool,
+
+    #[command(flatten)]
+    verification: verify::Options,
+
     /// What encodes: auto takes a GPU beside the CPU where it pays (at least 4 GB of weights, and 20 % more throughput in a short
     /// measurement); gpu takes any adapter and fails without one. The bytes are the same
     #[arg(long, value_enum, default_value_t, value_name = "DEVICE", help_heading = "Run")]
@@ -135,6 +145,9 @@ impl Arguments {
     pub fn run(&self) -> Result<(), Failure> {
         let started = Instant::now();
         let options = self.options()?;
+        if let Some(flag) = self.verification.given().filter(|_| !self.verify) {
+            return Err(Failure::new(format!("{flag} says how to verify, and --verify was not given")).hint("add --verify"));
+        }
         source::check(&self.source)?;
         let threads = threads::count(self.threads);
         if self.dry_run {
@@ -183,7 +196,32 @@ impl Arguments {
         if !self.quiet {
             summary.print();
         }
-        if self.json { output::json(&summary) } else { Ok(()) }
+        if !self.verify {
+            return if self.json { output::json(&summary) } else { Ok(()) };
+        }
+        let reports = self.verify_outputs(&conversion, threads, &interrupt)?;
+        if self.json {
+            let mut summary = serde_json::to_value(&summary)?;
+            summary["reports"] = serde_json::to_value(&reports)?;
+            output::json(&summary)?;
+        } else if !self.quiet {
+            output::data(&report::terminal(&reports))?;
+        }
+        self.verification.conclude(&reports)
+    }
+
+    /// The outputs, of split ones the first shard, against the source.
+    fn verify_outputs(&self, conversion: &Conversion, threads: usize, interrupt: &Interrupt) -> Result<Vec<Report>, Failure> {
+        let first = conversion.plan.outputs.iter().filter_map(|output| output.files.first());
+        let files: Vec<PathBuf> = first.map(|file| file.path.clone()).collect();
+        self.verification.verify(&verify::Run {
+            files: &files,
+            source: &self.source,
+            threads,
+            quiet: self.quiet,
+            open: OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
+            interrupt,
+        })
     }
 
     fn show(&self, conversion: &Conversion, threads: usize) -> Result<(), Failure> {

@@ -54,25 +54,25 @@ pub struct Options {
     #[arg(long, value_name = "FILE", help_heading = "Forward pass")]
     text: Option<PathBuf>,
 
-    /// Tokens per window; the second half of each is scored
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..=1 << 20), help_heading = "Forward pass")]
-    n_ctx: u32,
+    /// Tokens per window; the second half of each is scored [default: 512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=1 << 20), help_heading = "Forward pass")]
+    n_ctx: Option<u32>,
 
-    /// Windows at most; 0 takes the whole text
-    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Forward pass")]
-    chunks: usize,
+    /// Windows at most; 0 takes the whole text [default: 8, with --budget the whole text]
+    #[arg(long, value_name = "N", help_heading = "Forward pass")]
+    chunks: Option<usize>,
 
     /// Also score sentences, one on each line of this file
     #[arg(long, value_name = "FILE", help_heading = "Forward pass")]
     sentences: Option<PathBuf>,
 
-    /// Stop when every mean KL divergence is known to 5 % (95 % interval), or after so many minutes; alone it takes the whole text
+    /// Stop when every mean KL divergence is known to 5 % (95 % interval), or after so many minutes
     #[arg(long, value_name = "MINUTES", help_heading = "Forward pass")]
     budget: Option<f64>,
 
-    /// Memory for activations, logits and decoded weights
-    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_size, help_heading = "Forward pass")]
-    memory: u64,
+    /// Memory for activations, logits and decoded weights [default: 2G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Forward pass")]
+    memory: Option<u64>,
 
     /// Leave the forward pass out; the file is not called faithful then
     #[arg(long, help_heading = "Forward pass")]
@@ -177,11 +177,11 @@ impl Options {
             open: run.open.clone(),
             command: super::command_line(),
             text: if self.no_forward { None } else { Some(texts::evaluation(self.text.as_deref())?) },
-            n_ctx: self.n_ctx as usize,
+            n_ctx: self.n_ctx() as usize,
             windows: self.windows(),
             sentences: self.sentences.as_deref().map(|file| texts::read("--sentences", file)).transpose()?,
             imatrix: self.imatrix.as_deref(),
-            memory: self.memory,
+            memory: self.memory.unwrap_or(2_000_000_000),
             threads: run.threads,
             budget: self.budget()?,
             latency: !self.no_latency,
@@ -195,7 +195,7 @@ impl Options {
         if let (Some(binary), Some(saved)) = (&self.llama_perplexity, &saved) {
             for (report, file) in reports.iter_mut().zip(run.files) {
                 if report.figures.is_some() {
-                    report.engine = Some(engine::measure(binary, file, saved.path(), self.n_ctx, run)?);
+                    report.engine = Some(engine::measure(binary, file, saved.path(), self.n_ctx(), run)?);
                 }
             }
         }
@@ -222,10 +222,39 @@ impl Options {
         }
     }
 
+    /// The first option that was given: without `--verify` none means anything to `convert`.
+    pub fn given(&self) -> Option<&'static str> {
+        let given = [
+            (self.text.is_some(), "--text"),
+            (self.n_ctx.is_some(), "--n-ctx"),
+            (self.chunks.is_some(), "--chunks"),
+            (self.sentences.is_some(), "--sentences"),
+            (self.budget.is_some(), "--budget"),
+            (self.memory.is_some(), "--memory"),
+            (self.no_forward, "--no-forward"),
+            (self.no_latency, "--no-latency"),
+            (self.imatrix.is_some(), "--imatrix"),
+            (self.save_logits.is_some(), "--save-logits"),
+            (self.logits.is_some(), "--logits"),
+            (self.llama_perplexity.is_some(), "--llama-perplexity"),
+            (self.max_ppl_ratio.is_some(), "--max-ppl-ratio"),
+            (self.max_kld.is_some(), "--max-kld"),
+            (self.min_top1.is_some(), "--min-top1"),
+            (self.config.is_some(), "--config"),
+            (self.report_dir.is_some(), "--report-dir"),
+            (self.no_report, "--no-report"),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag)
+    }
+
+    fn n_ctx(&self) -> u32 {
+        self.n_ctx.unwrap_or(512)
+    }
+
     fn windows(&self) -> Option<usize> {
         // With a budget the text is the limit, unless the user set one.
-        let default = self.chunks == 8 && self.budget.is_some();
-        (self.chunks > 0 && !default).then_some(self.chunks)
+        let default = if self.budget.is_some() { 0 } else { 8 };
+        Some(self.chunks.unwrap_or(default)).filter(|chunks| *chunks > 0)
     }
 
     fn budget(&self) -> Result<Option<Duration>, Failure> {
