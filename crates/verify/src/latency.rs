@@ -2,7 +2,7 @@
 
 use crate::report::Speed;
 use ggufsmith_infer::{InferError, Model, Session};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Tokens of the prompt.
 pub const PROMPT: usize = 128;
@@ -10,6 +10,8 @@ pub const PROMPT: usize = 128;
 pub const GENERATED: usize = 16;
 /// Rounds; their median counts.
 const ROUNDS: usize = 3;
+/// After this time no round, and no token behind the first, is begun: a large model is measured once, over a few tokens.
+const ENOUGH: Duration = Duration::from_secs(15);
 
 /// Read `prompt` and continue greedily, several times, on the current rayon pool.
 ///
@@ -17,12 +19,19 @@ const ROUNDS: usize = 3;
 /// [`InferError`] where the model cannot run.
 pub fn measure(model: &Model, prompt: &[u32]) -> Result<Speed, InferError> {
     let (mut read, mut written) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    let begun = Instant::now();
+    for round in 0..ROUNDS {
+        if round > 0 && begun.elapsed() > ENOUGH {
+            break;
+        }
         let mut session = Session::new(model, 1);
         let started = Instant::now();
         let mut logits = session.feed(&[(0, prompt)])?.swap_remove(0);
         read.push(prompt.len() as f64 / started.elapsed().as_secs_f64());
-        for _ in 0..GENERATED {
+        for token in 0..GENERATED {
+            if token > 0 && begun.elapsed() > ENOUGH {
+                break;
+            }
             let started = Instant::now();
             logits = session.feed(&[(0, &[most_probable(&logits)])])?.swap_remove(0);
             written.push(started.elapsed().as_secs_f64());
