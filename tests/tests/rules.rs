@@ -335,15 +335,26 @@ fn readme_examples_run() {
         let arguments = arguments.replace("fixtures/bard", &bard);
         let mut command = ggufsmith_tests::binary::command(&words(&arguments));
         command.current_dir(here.path());
-        // `inspect model.gguf`: some file that a command before it wrote.
-        if let Some((_, written)) = outputs::ggufs(here.path()).into_iter().next() {
-            let _ = fs::copy(written, here.path().join("model.gguf"));
+        for name in words(&arguments).into_iter().filter(|word| word.ends_with(".gguf")) {
+            stand_in(here.path(), name);
         }
         let run = ggufsmith_tests::binary::finish(command);
         run.ok().unwrap_or_else(|e| panic!("README.md: {line}\n{e}"));
         ran += 1;
     }
     assert!(ran >= 10, "only {ran} command lines in README.md");
+}
+
+/// Give a file that the README names, and that the real model would have given, the contents of one that is there: of the same type
+/// where its name says one.
+fn stand_in(folder: &Path, name: &str) {
+    let file = folder.join(name);
+    let written = outputs::ggufs(folder);
+    let ending = name.rsplit('-').next().unwrap_or(name);
+    let same = written.iter().find(|(written, _)| written.ends_with(&format!("-{ending}")));
+    if let (false, Some((_, written))) = (file.exists(), same.or(written.iter().next())) {
+        fs::copy(written, file).unwrap();
+    }
 }
 
 /// A command line's words; between double quotes spaces belong to a word.
