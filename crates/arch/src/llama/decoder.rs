@@ -99,8 +99,8 @@ pub(super) fn of_gguf(metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result
     let head_dim = optional(metadata, &key("attention.key_length"))?.unwrap_or(n_embd / n_head);
     let value_dim = optional(metadata, &key("attention.value_length"))?.unwrap_or(n_embd / n_head);
     let rotated = optional(metadata, &key("rope.dimension_count"))?.unwrap_or(head_dim);
-    if head_dim == 0 || head_dim % 2 != 0 {
-        return Err(value(&key("attention.key_length"), "even and above 0", head_dim));
+    if head_dim == 0 || head_dim % 2 != 0 || head_dim > MAX_HEAD {
+        return Err(value(&key("attention.key_length"), &format!("even, above 0 and at most {MAX_HEAD}"), head_dim));
     }
     if value_dim != head_dim {
         return Err(value(&key("attention.value_length"), &format!("key_length, {head_dim}"), value_dim));
@@ -143,6 +143,8 @@ pub(super) fn of_gguf(metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result
 
 /// llama.cpp's `LLAMA_MAX_LAYERS`.
 const MAX_LAYERS: u32 = 512;
+/// Tables are made by the size of a head before its tensors are looked at; the largest in use is 512.
+const MAX_HEAD: u32 = 1 << 16;
 
 fn optional<'a, T: FromValue<'a>>(metadata: &'a Metadata, key: &str) -> Result<Option<T>, DecoderError> {
     Ok(metadata.lookup(key)?)
