@@ -2,6 +2,7 @@
 
 pub(crate) mod affine;
 pub(crate) mod lanes;
+pub(crate) mod nonlinear;
 pub(crate) mod round;
 pub(crate) mod search;
 pub mod simd;

@@ -7,6 +7,8 @@ use crate::layouts::LAYOUTS;
 pub mod bf16;
 pub mod f16;
 pub mod f32;
+pub mod iq4_nl;
+pub mod iq4_xs;
 pub mod q4_0;
 pub mod q4_1;
 pub mod q5_0;
@@ -24,6 +26,8 @@ pub static FORMATS: &[&Format] = &[
     &q5_1::FORMAT,
     &q8_0::FORMAT,
     &q6_k::FORMAT,
+    &iq4_nl::FORMAT,
+    &iq4_xs::FORMAT,
     &bf16::FORMAT,
 ];
 
@@ -37,6 +41,8 @@ pub static ENCODERS: &[&Encoder] = &[
     &q5_1::ENCODER,
     &q8_0::ENCODER,
     &q6_k::ENCODER,
+    &iq4_nl::ENCODER,
+    &iq4_xs::ENCODER,
     &bf16::ENCODER,
 ];
 
