@@ -79,7 +79,8 @@ fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
     let d = blocks::f16_field(block, 0);
     let high = u16::from_le_bytes(blocks::field(block, 2));
     for (group, values) in values.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-        let scale = block[4 + group / 2] >> (group % 2 * 4) & 15 | (high >> (group * 2) & 3) as u8 * 16;
+        let low = block[4 + group / 2] >> (group % 2 * 4) & 15;
+        let scale = low | ((high >> (group * 2) & 3) as u8) << 4;
         let dl = d * (f32::from(scale) - 32.0);
         let codes = blocks::codes_of_nibbles(blocks::field(block, 8 + group * GROUP / 2));
         for (value, code) in values.iter_mut().zip(codes) {

@@ -83,10 +83,9 @@ impl<W: Word> Kernel for Blocks<'_, W> {
         for (blocks, out) in self.words.chunks(SUMS).zip(self.out.chunks_mut(SUMS)) {
             let mut sums = [0f32; SUMS];
             if let Ok(blocks) = <&[[W::Bytes; LEN]; SUMS]>::try_from(blocks) {
+                #[allow(clippy::needless_range_loop)] // an element of each block at a time
                 for i in 0..LEN {
-                    for j in 0..SUMS {
-                        sums[j] += W::widen(blocks[j][i]).abs();
-                    }
+                    sums = std::array::from_fn(|j| sums[j] + W::widen(blocks[j][i]).abs());
                 }
             } else {
                 for (sum, words) in sums.iter_mut().zip(blocks) {

@@ -79,7 +79,7 @@ fn pack<const N: usize, const PER: usize>(codes: &[u8]) -> [u8; N] {
         if PER == 4 {
             *byte = byte.wrapping_mul(3);
         }
-        *byte = ((u32::from(*byte) * 256 + 242) / 243) as u8;
+        *byte = (u16::from(*byte) * 256).div_ceil(243) as u8;
     }
     bytes
 }
