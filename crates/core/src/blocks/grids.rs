@@ -1,8 +1,8 @@
 //! The points that the formats of 1 to 3 bits choose from, for eight or four elements at once.
 //!
-//! The tables are ggml's (`ggml-common.h` of the llama.cpp that `formats` follows): points that were picked by how often weights come
-//! near them, so that no rule gives them. Here each point is one number whose digits say which of three or eight numbers each element
-//! is, the first element's digit lowest.
+//! The tables are ggml's (`ggml-common.h` of the llama.cpp that `formats` follows): points that were picked by how often weights
+//! come near them, so that no rule gives them. Here each point is one number whose digits say which of three or eight numbers
+//! each element is, the first element's digit lowest.
 
 /// One table: `N` points of `LEN` elements, which are among `values`.
 const fn expand<const N: usize, const LEN: usize>(points: &[u16; N], values: &[i8]) -> [[i8; LEN]; N] {

@@ -1,5 +1,5 @@
-//! Groups of 32 elements whose codes stand for sixteen unevenly spaced values (ggml's `kvalues_iq4nl`), with a scale that is searched
-//! for: value = `VALUES[q] * d`.
+//! Groups of 32 elements whose codes stand for sixteen unevenly spaced values (ggml's `kvalues_iq4nl`), with a scale that is
+//! searched for: value = `VALUES[q] * d`.
 //!
 //! `quantize_row_iq4_nl_impl` with its seven tries to each side. The groups of several blocks are the lanes of the search.
 

@@ -20,8 +20,8 @@ pub(crate) fn fast<W: Word, const LEN: usize>(words: &[W::Bytes; LEN]) -> Option
     Some((float::f32_to_f16(d), codes))
 }
 
-/// Scale and codes as the scalar code of ggml's `TQ1_0` and `TQ2_0` finds them. Where NaN has hidden a larger value, a code is more
-/// than 2 or less than 0.
+/// Scale and codes as the scalar code of ggml's `TQ1_0` and `TQ2_0` finds them. Where NaN has hidden a larger value, a code is
+/// more than 2 or less than 0.
 pub(crate) fn textbook<const LEN: usize>(values: &[f32; LEN]) -> (u16, [i32; LEN]) {
     let mut amax = 0f32;
     for value in values {

@@ -1,12 +1,13 @@
-//! `IQ1_M`: eight elements at a time are one of 2048 points of -1, 0, 1 with a shift; 16 groups of 16 with a scale. 1.75 bits per weight.
+//! `IQ1_M`: eight elements at a time are a point of -1, 0, 1 with a shift; 16 groups of 16 with a scale. 1.75 bits per weight.
 //!
 //! | bytes | field |
 //! | --- | --- |
 //! | 32 | lower 8 bits of the points |
 //! | 16 | 4 bits per point, first point low: its upper 3 bits, then its shift's sign |
-//! | 8 | four words of 16 bits: the scales `s` of four groups, 3 bits each, first group lowest; the uppermost 4 bits of the words are `d`, an F16, lowest bits in the first word |
+//! | 8 | four words of 16 bits: the scales `s` of four groups, 3 bits each, first group lowest; then 4 bits of `d` |
 //!
-//! Value: `d * (2 * s + 1)` times the point's element plus 1/8, or minus 1/8 where the sign is set.
+//! Value: `d * (2 * s + 1)` times the point's element plus 1/8, or minus 1/8 where the sign is set. `d` is an F16,
+//! its lowest bits in the first word. There are 2048 points.
 
 use crate::blocks::{self, grids};
 use crate::float;

@@ -1,12 +1,13 @@
-//! `IQ1_S`: eight elements at a time are one of 2048 points of -1, 0, 1; 8 groups of 32 with a scale and a shift. 1.5625 bits per weight.
+//! `IQ1_S`: eight elements at a time are a point of -1, 0, 1; 8 groups of 32 with a scale and a shift. 1.5625 bits per weight.
 //!
 //! | bytes | field |
 //! | --- | --- |
 //! | 2 | `d`: scale of the scales, F16 |
 //! | 32 | lower 8 bits of the points |
-//! | 16 | a word of 16 bits per group: upper 3 bits of its four points (first point lowest), its scale `s` (3 bits), its shift's sign |
+//! | 16 | a word of 16 bits per group: upper 3 bits of its points, first lowest; its scale `s` (3 bits); its shift's sign |
 //!
-//! Value: `d * (2 * s + 1)` times the point's element plus 1/8, or minus 1/8 where the sign is set.
+//! Value: `d * (2 * s + 1)` times the point's element plus 1/8, or minus 1/8 where the sign is set. There are
+//! 2048 points.
 
 use crate::blocks::{self, grids};
 use crate::format::Format;

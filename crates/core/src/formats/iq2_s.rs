@@ -1,4 +1,4 @@
-//! `IQ2_S`: eight elements at a time are one of 1024 points with signs; 16 groups of 16 with a scale each. 2.5625 bits per weight.
+//! `IQ2_S`: eight elements are one of 1024 points with signs; 16 groups of 16 with a scale each. 2.5625 bits per weight.
 //!
 //! | bytes | field |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! `IQ2_XS`: eight elements at a time are one of 512 points with signs; 16 groups of 16 with a scale each. 2.3125 bits per weight.
+//! `IQ2_XS`: eight elements are one of 512 points with signs; 16 groups of 16 with a scale each. 2.3125 bits per weight.
 //!
 //! | bytes | field |
 //! | --- | --- |
@@ -6,8 +6,8 @@
 //! | 64 | a word of 16 bits per eight elements: the point (9 bits) and the signs of its first seven elements |
 //! | 8 | `s`: the groups' scales, 4 bits each, two per byte, first group low |
 //!
-//! Value: `d * (s + 1/2) / 4` times the point's element, negative where its sign bit is set. The eighth sign makes the number of negative
-//! elements even.
+//! Value: `d * (s + 1/2) / 4` times the point's element, negative where its sign bit is set. The eighth sign makes
+//! the number of negative elements even.
 
 use crate::blocks::{self, grids};
 use crate::format::Format;

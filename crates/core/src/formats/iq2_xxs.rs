@@ -1,12 +1,12 @@
-//! `IQ2_XXS`: eight elements at a time are one of 256 points with signs; 8 groups of 32 with a scale each. 2.0625 bits per weight.
+//! `IQ2_XXS`: eight elements are one of 256 points with signs; 8 groups of 32 with a scale each. 2.0625 bits per weight.
 //!
 //! | bytes | field |
 //! | --- | --- |
 //! | 2 | `d`: scale of the scales, F16 |
-//! | 64 | 8 bytes per group: four points, then a word of 32 bits with the signs of each point's first seven elements (7 bits a point, first point lowest) and the group's scale `s` (4 bits) |
+//! | 64 | 8 bytes per group: four points, then 32 bits: signs of each point's first seven elements, scale `s` (4 bits) |
 //!
-//! Value: `d * (s + 1/2) / 4` times the point's element, negative where its sign bit is set. The eighth sign makes the number of negative
-//! elements even.
+//! Value: `d * (s + 1/2) / 4` times the point's element, negative where its sign bit is set. The eighth sign makes
+//! the number of negative elements even.
 
 use crate::blocks::{self, grids};
 use crate::format::Format;

@@ -1,13 +1,13 @@
-//! `IQ3_XXS`: four elements at a time are one of 256 points, eight have signs; 8 groups of 32 with a scale each. 3.0625 bits per weight.
+//! `IQ3_XXS`: four elements are one of 256 points; 8 groups of 32 with a scale each. 3.0625 bits per weight.
 //!
 //! | bytes | field |
 //! | --- | --- |
 //! | 2 | `d`: scale of the scales, F16 |
 //! | 64 | points |
-//! | 32 | a word of 32 bits per group: the signs of seven of each eight elements (first eight lowest) and the group's scale `s` (4 bits) |
+//! | 32 | 32 bits per group: signs of seven of each eight elements, first ones lowest; its scale `s` (4 bits) |
 //!
-//! Value: `d * (s + 1/2) / 2` times the point's element, negative where its sign bit is set. The eighth sign makes the number of negative
-//! elements even.
+//! Value: `d * (s + 1/2) / 2` times the point's element, negative where its sign bit is set. The eighth sign makes
+//! the number of negative elements even.
 
 use crate::blocks::{self, grids};
 use crate::format::Format;

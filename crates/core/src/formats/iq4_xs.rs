@@ -1,4 +1,4 @@
-//! `IQ4_XS`: 256 codes of 4 bits for unevenly spaced values, in 8 groups with a scale each, and one scale of scales. 4.25 bits per weight.
+//! `IQ4_XS`: 256 codes of 4 bits for unevenly spaced values, in 8 groups with a scale each. 4.25 bits per weight.
 //!
 //! | bytes | field |
 //! | --- | --- |
@@ -7,8 +7,8 @@
 //! | 4 | `scales_l`: lower 4 bits of the groups' scales, two per byte, first group low |
 //! | 128 | `q`: codes 0 to 15, 16 bytes per group; element `j` in the low, element `j + 16` in the high half of byte `j` |
 //!
-//! Value: `d * (scale[group] - 32) * VALUES[q]`. A group's scale is searched for, each value weighted by its square or, if given, its
-//! importance; codes are then chosen for the scale as it is stored, with `d` before it is rounded to F16.
+//! Value: `d * (scale[group] - 32) * VALUES[q]`. A group's scale is searched for, each value weighted by its square or, if given,
+//! its importance; codes are then chosen for the scale as it is stored, with `d` before it is rounded to F16.
 
 use crate::blocks::nonlinear::{self, GROUP, NonLinear, VALUES};
 use crate::blocks::{self, round, search};

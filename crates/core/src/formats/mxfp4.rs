@@ -5,8 +5,8 @@
 //! | 1 | `e`: scale, E8M0 |
 //! | 16 | `q`: codes 0 to 15; element `j` in the low, element `j + 16` in the high half of byte `j` |
 //!
-//! Value: `VALUES[q] * 2^(e - 128)`: the table holds twice what E2M1 means. `e` is the exponent of the largest magnitude minus 2, plus
-//! 127. Importance changes nothing.
+//! Value: `VALUES[q] * 2^(e - 128)`: the table holds twice what E2M1 means. `e` is the exponent of the largest magnitude minus 2,
+//! plus 127. Importance changes nothing.
 
 use crate::blocks::{self, Block, round, simd::Isa, words, words::Word};
 use crate::encoder::{Encoder, Rows};
@@ -48,10 +48,11 @@ fn half_scale(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
 }
 
-/// C's `floorf(log2f(amax))`. Next below a power of two the logarithm rounds up to an integer, so that this is more than the exponent.
+/// C's `floorf(log2f(amax))`. Next below a power of two the logarithm rounds up to an integer, so that this is more than the
+/// exponent.
 ///
-/// Rounding the logarithm once, from F64, gives what glibc's `log2f` gives: that rounds from an error far smaller than the distance of
-/// these logarithms to where rounding changes.
+/// Rounding the logarithm once, from F64, gives what glibc's `log2f` gives: that rounds from an error far smaller than the
+/// distance of these logarithms to where rounding changes.
 fn floor_log2(amax: f32) -> f32 {
     (f64::from(amax).log2() as f32).floor()
 }

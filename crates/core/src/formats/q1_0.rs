@@ -5,8 +5,8 @@
 //! | 2 | `d`: scale, F16 |
 //! | 16 | `q`: bit `j % 8` of byte `j / 8` is element `j`'s |
 //!
-//! Value: `d` where the bit is set, else `-d`, with `d` the mean magnitude. A bit is set where the weight is at least 0, be it a negative
-//! zero. Importance changes nothing.
+//! Value: `d` where the bit is set, else `-d`, with `d` the mean magnitude. A bit is set where the weight is at least 0, be it a
+//! negative zero. Importance changes nothing.
 
 use crate::blocks::simd::{self, Isa, Kernel};
 use crate::blocks::words::{self, BF16, F16, F32, Word};

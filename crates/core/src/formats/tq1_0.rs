@@ -8,8 +8,8 @@
 //!
 //! Value: `(q - 1) * d`, with `d` the largest magnitude. Byte `j` < 32 of `qs` holds elements `j`, `j + 32`, ..., `j + 128`; byte
 //! `32 + j` elements `160 + j`, `176 + j`, ..., `224 + j`; byte `j` of `qh` elements `240 + j`, ..., `252 + j`. Codes are the base-3
-//! digits of a number below 243, the first element's leading, and the byte is that number * 256 / 243, rounded up: the leading digit
-//! is then what a product by 3 carries out of the byte. Importance changes nothing.
+//! digits of a number below 243, the first element's leading, and the byte is that number * 256 / 243, rounded up: the leading
+//! digit is then what a product by 3 carries out of the byte. Importance changes nothing.
 
 use crate::blocks::{self, Block, simd::Isa, ternary, words::Word};
 use crate::encoder::{Encoder, Rows};
@@ -19,7 +19,7 @@ use crate::format::Format;
 const LEN: usize = 256;
 /// Bytes per block.
 const BYTES: usize = 54;
-/// Where parts of a block begin: its bytes, and their first element. Each byte's next element is as many further as the part has bytes.
+/// Where parts of a block begin: bytes, and their first element. A byte's next element is as many further as the part has bytes.
 const PARTS: [(usize, usize); 3] = [(0, 0), (32, 160), (48, 240)];
 const _: () = assert!(BYTES == 48 + 4 + 2 && LEN == 48 * 5 + 4 * 4);
 

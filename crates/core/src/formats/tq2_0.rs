@@ -2,7 +2,7 @@
 //!
 //! | bytes | field |
 //! | --- | --- |
-//! | 64 | `q`: codes; byte `j` < 32 of each half holds elements `j`, `j + 32`, `j + 64`, `j + 96` of 128, the first in the lowest bits |
+//! | 64 | `q`: codes; byte `j` < 32 of each half holds elements `j`, `j + 32`, `j + 64`, `j + 96` of 128, first lowest |
 //! | 2 | `d`: scale, F16 |
 //!
 //! Value: `(q - 1) * d`, with `d` the largest magnitude. Importance changes nothing.
