@@ -4,12 +4,16 @@ mod common;
 
 use common::inputs::{self, COLS, INPUTS};
 use common::{ALL_WORDS, at_every_level, difference};
-use ggufsmith_core::{ENCODERS, Encoder, FORMATS, Rows, Words};
+use ggufsmith_core::{ENCODERS, Encoder, FORMATS, Format, Rows, Words};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/formats/golden.tsv");
+
+const DECODE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/formats/decode.tsv");
+/// Random blocks per format.
+const BLOCKS: usize = 4096;
 
 /// Input, words and whether importance was given.
 type Case = (String, String, bool);
@@ -147,6 +151,42 @@ fn formats_decode_as_ggml_does() {
         }
     });
     report(&wrong);
+}
+
+/// Random blocks as the goldens have them. Bits 4 to 6 of the bytes `scales` are not all ones, so that scales are finite.
+fn random_blocks(format: &Format, scales: &[usize]) -> Vec<u8> {
+    let mix = |at| inputs::mix(1000 + u64::from(format.ggml_id), at).to_le_bytes();
+    let mut blocks: Vec<u8> = (0..BLOCKS * format.block_bytes / 8).flat_map(mix).collect();
+    for block in blocks.chunks_mut(format.block_bytes) {
+        for &at in scales {
+            if block[at] & 0x70 == 0x70 {
+                block[at] &= 0xBF;
+            }
+        }
+    }
+    blocks
+}
+
+#[test]
+fn random_blocks_decode_as_ggml_decodes_them() {
+    let golden = std::fs::read_to_string(Path::new(DECODE)).unwrap();
+    for format in FORMATS.iter().filter(|format| format.is_quantized()) {
+        let line = golden.lines().find(|line| line.split('\t').next() == Some(format.name));
+        let columns: Vec<_> = line.unwrap_or_else(|| panic!("{} is missing", format.name)).split('\t').collect();
+        let scales: Vec<usize> = columns[1].split(',').filter(|at| !at.is_empty()).map(|at| at.parse().unwrap()).collect();
+        let mut blocks = random_blocks(format, &scales);
+        assert_eq!(digest(&blocks), columns[2], "{}", format.name);
+        let mut values = vec![f32::MAX; BLOCKS * format.block_len];
+        at_every_level(|level| {
+            values.fill(f32::MAX);
+            format.decode(&blocks, &mut values).unwrap();
+            assert_eq!(digest_values(&values), columns[3], "{} {level:?}", format.name);
+        });
+        let middle = blocks.len() / 2 + 5;
+        blocks[middle] ^= 1;
+        format.decode(&blocks, &mut values).unwrap();
+        assert_ne!(digest_values(&values), columns[3], "{}", format.name);
+    }
 }
 
 /// The comparison above fails when one bit of the output or one input word is another.

@@ -1,11 +1,14 @@
 //! What the block formats share: loops over blocks, and conversions that round as ggml's do on x86-64.
 
 pub(crate) mod affine;
+pub(crate) mod grids;
 pub(crate) mod lanes;
+pub(crate) mod nonlinear;
 pub(crate) mod round;
 pub(crate) mod search;
 pub mod simd;
 pub(crate) mod symmetric;
+pub(crate) mod ternary;
 pub(crate) mod weighted;
 pub(crate) mod words;
 

@@ -10,6 +10,17 @@ pub(crate) fn low_byte(value: f32) -> u8 {
     if value.abs() < 2_147_483_648.0 { value as i32 as u8 } else { 0 }
 }
 
+/// Float to `int`, rounded toward zero. NaN and what does not fit become the smallest one (`cvttss2si`).
+pub(crate) fn to_int(value: f32) -> i32 {
+    if value.abs() < 2_147_483_648.0 { value as i32 } else { i32::MIN }
+}
+
+/// What C's `lroundf` leaves in an `int`: to the nearest integer, half away from zero, the lower 32 bits kept. NaN and what does not
+/// fit 64 bits become 0.
+pub(crate) fn lround(value: f32) -> i32 {
+    if value.abs() < 9_223_372_036_854_775_808.0 { value.round() as i64 as i32 } else { 0 }
+}
+
 /// A block's scale or minimum as F16 bits (`GGML_FP32_TO_FP16`): ties to even, overflow to infinity, every NaN becomes 0x7e00
 /// with its sign.
 pub(crate) fn scale_to_f16(value: f32) -> u16 {
@@ -50,6 +61,13 @@ mod tests {
     fn low_byte_wraps_and_drops_what_is_out_of_range() {
         assert_eq!([low_byte(-0.9), low_byte(255.9), low_byte(256.0), low_byte(-1.0)], [0, 255, 0, 255]);
         assert_eq!([low_byte(f32::NAN), low_byte(f32::INFINITY), low_byte(-3e9), low_byte(2_147_483_648.0)], [0; 4]);
+    }
+
+    #[test]
+    fn integers_out_of_range() {
+        assert_eq!([to_int(-1.9), to_int(f32::NAN), to_int(2_147_483_648.0), to_int(-3e9)], [-1, i32::MIN, i32::MIN, i32::MIN]);
+        assert_eq!([lround(-0.5), lround(0.499_999_97), lround(f32::NAN), lround(f32::INFINITY)], [-1, 0, 0, 0]);
+        assert_eq!([lround(4_294_967_296.0 + 512.0), lround(-9.3e18)], [512, 0]);
     }
 
     #[test]
