@@ -1,10 +1,12 @@
 //! What the block formats share: loops over blocks, and conversions that round as ggml's do on x86-64.
 
 pub(crate) mod affine;
+pub(crate) mod kquants;
 pub(crate) mod lanes;
 pub(crate) mod round;
 pub(crate) mod search;
 pub mod simd;
+pub(crate) mod six_bit;
 pub(crate) mod symmetric;
 pub(crate) mod weighted;
 pub(crate) mod words;

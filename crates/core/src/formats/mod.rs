@@ -9,8 +9,10 @@ pub mod f16;
 pub mod f32;
 pub mod q4_0;
 pub mod q4_1;
+pub mod q4_k;
 pub mod q5_0;
 pub mod q5_1;
+pub mod q5_k;
 pub mod q6_k;
 pub mod q8_0;
 
@@ -23,6 +25,8 @@ pub static FORMATS: &[&Format] = &[
     &q5_0::FORMAT,
     &q5_1::FORMAT,
     &q8_0::FORMAT,
+    &q4_k::FORMAT,
+    &q5_k::FORMAT,
     &q6_k::FORMAT,
     &bf16::FORMAT,
 ];
@@ -36,6 +40,8 @@ pub static ENCODERS: &[&Encoder] = &[
     &q5_0::ENCODER,
     &q5_1::ENCODER,
     &q8_0::ENCODER,
+    &q4_k::ENCODER,
+    &q5_k::ENCODER,
     &q6_k::ENCODER,
     &bf16::ENCODER,
 ];
