@@ -8,8 +8,6 @@ use crate::format::Format;
 /// them can be decoded.
 pub static LAYOUTS: &[Format] = &[
     layout(9, "Q8_1", 32, 36),
-    layout(10, "Q2_K", 256, 84),
-    layout(11, "Q3_K", 256, 110),
     layout(15, "Q8_K", 256, 292),
     layout(16, "IQ2_XXS", 256, 66),
     layout(17, "IQ2_XS", 256, 74),

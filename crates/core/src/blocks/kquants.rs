@@ -132,3 +132,29 @@ pub(crate) fn codes_of<const GROUP: usize>(values: &[f32], d: f32, m: f32, botto
     }
     codes
 }
+
+/// Four codes of 2 bits per byte: of each half of 128, element `l + 32 * k` is pair `k` of byte `l`.
+#[inline(always)]
+pub(crate) fn pairs(codes: &[u8; LEN]) -> [u8; LEN / 4] {
+    let mut bytes = [0; LEN / 4];
+    for (bytes, codes) in bytes.as_chunks_mut::<32>().0.iter_mut().zip(codes.as_chunks::<128>().0) {
+        for (l, byte) in bytes.iter_mut().enumerate() {
+            *byte = codes[l] | codes[l + 32] << 2 | codes[l + 64] << 4 | codes[l + 96] << 6;
+        }
+    }
+    bytes
+}
+
+/// The reverse of [`pairs`].
+#[inline(always)]
+pub(crate) fn codes_of_pairs(bytes: &[u8; LEN / 4]) -> [u8; LEN] {
+    let mut codes = [0; LEN];
+    for (codes, bytes) in codes.as_chunks_mut::<128>().0.iter_mut().zip(bytes.as_chunks::<32>().0) {
+        for (k, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (code, byte) in codes.iter_mut().zip(bytes) {
+                *code = byte >> (2 * k) & 3;
+            }
+        }
+    }
+    codes
+}

@@ -84,6 +84,64 @@ pub(crate) fn make_qx_quants<const N: usize>(nmax: i32, x: &[Lanes; N], w: &[Lan
     found
 }
 
+/// [`super::search::make_q3_quants`]: scales, and codes plus `nmax`.
+#[inline(always)]
+pub(crate) fn make_q3_quants<const N: usize>(nmax: i32, x: &[Lanes; N]) -> (Lanes, [[u8; LANES]; N]) {
+    let (mut max, mut amax) = ([0f32; LANES], [0f32; LANES]);
+    for x in x {
+        for j in 0..LANES {
+            let larger = x[j].abs() > amax[j];
+            amax[j] = if larger { x[j].abs() } else { amax[j] };
+            max[j] = if larger { x[j] } else { max[j] };
+        }
+    }
+    let iscale = lanes(|j| -nmax as f32 / max[j]);
+    let mut codes = [[0f32; LANES]; N];
+    let (mut sumlx, mut suml2) = ([0f32; LANES], [0f32; LANES]);
+    for i in 0..N {
+        for j in 0..LANES {
+            let l = clamped(iscale[j] * x[i][j], -nmax, nmax - 1);
+            let w = x[i][j] * x[i][j];
+            codes[i][j] = l;
+            sumlx[j] += w * x[i][j] * l;
+            suml2[j] += w * l * l;
+        }
+    }
+    for _ in 0..5 {
+        // A block that a whole round leaves alone stays as it is in the next ones.
+        let mut changed = false;
+        for i in 0..N {
+            for j in 0..LANES {
+                let (x, l) = (x[i][j], codes[i][j]);
+                let w = x * x;
+                let slx = sumlx[j] - w * x * l;
+                let sl2 = suml2[j] - w * l * l;
+                let new = nearest_int(x * sl2 / slx).min(nmax - 1).max(-nmax) as f32;
+                let new_slx = slx + w * x * new;
+                let new_sl2 = sl2 + w * new * new;
+                let helps = new_slx * new_slx * suml2[j] > sumlx[j] * sumlx[j] * new_sl2;
+                let better = (slx > 0.0) & (new != l) & (new_sl2 > 0.0) & helps;
+                codes[i][j] = if better { new } else { l };
+                sumlx[j] = if better { new_slx } else { sumlx[j] };
+                suml2[j] = if better { new_sl2 } else { suml2[j] };
+                changed |= better;
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    let mut stored = [[0; LANES]; N];
+    for i in 0..N {
+        for j in 0..LANES {
+            let code = (codes[i][j] as i32 + nmax) as u8;
+            stored[i][j] = if amax[j] < ZERO_BELOW { 0 } else { code };
+        }
+    }
+    let scale = |j: usize| if suml2[j] > 0.0 { sumlx[j] / suml2[j] } else { 0.0 };
+    (lanes(|j| if amax[j] < ZERO_BELOW { 0.0 } else { scale(j) }), stored)
+}
+
 /// What [`make_qkx3_quants`] finds for each block.
 pub(crate) struct FoundWithMin {
     /// Its scale.

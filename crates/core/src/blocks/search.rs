@@ -213,6 +213,55 @@ pub(crate) fn make_qp_quants<const N: usize>(nmax: i32, values: &[f32; N], weigh
     (if suml2 > 0.0 { sumlx / suml2 } else { 0.0 }, codes)
 }
 
+/// ggml's `make_q3_quants` with `do_rmse`: signed codes in -`nmax`..`nmax`, stored plus `nmax`, and their scale. One code after the
+/// other moves to where the others' scale would put it, as long as that helps.
+pub(crate) fn make_q3_quants(nmax: i32, values: &[f32], codes: &mut [u8]) -> f32 {
+    let (mut max, mut amax) = (0f32, 0f32);
+    for &x in values {
+        if x.abs() > amax {
+            (amax, max) = (x.abs(), x);
+        }
+    }
+    if amax < ZERO_BELOW {
+        codes.fill(0);
+        return 0.0;
+    }
+    let iscale = -nmax as f32 / max;
+    let (mut sumlx, mut suml2) = (0f32, 0f32);
+    for (code, &x) in codes.iter_mut().zip(values) {
+        let l = nearest_int(iscale * x).min(nmax - 1).max(-nmax);
+        *code = (l + nmax) as u8;
+        let w = x * x;
+        sumlx += w * x * l as f32;
+        suml2 += w * l as f32 * l as f32;
+    }
+    for _ in 0..5 {
+        let mut changed = false;
+        for (code, &x) in codes.iter_mut().zip(values) {
+            let l = i32::from(*code) - nmax;
+            let w = x * x;
+            let slx = sumlx - w * x * l as f32;
+            if slx > 0.0 {
+                let sl2 = suml2 - w * l as f32 * l as f32;
+                let new = nearest_int(x * sl2 / slx).min(nmax - 1).max(-nmax);
+                if new != l {
+                    let slx = slx + w * x * new as f32;
+                    let sl2 = sl2 + w * new as f32 * new as f32;
+                    if sl2 > 0.0 && slx * slx * suml2 > sumlx * sumlx * sl2 {
+                        *code = (new + nmax) as u8;
+                        (sumlx, suml2) = (slx, sl2);
+                        changed = true;
+                    }
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    if suml2 > 0.0 { sumlx / suml2 } else { 0.0 }
+}
+
 /// What a value's error counts: its importance times the root of its row's mean square plus its own square.
 #[inline(always)]
 pub(crate) fn weight(value: f32, importance: f32, mean_square: f32) -> f32 {

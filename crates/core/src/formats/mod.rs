@@ -7,6 +7,8 @@ use crate::layouts::LAYOUTS;
 pub mod bf16;
 pub mod f16;
 pub mod f32;
+pub mod q2_k;
+pub mod q3_k;
 pub mod q4_0;
 pub mod q4_1;
 pub mod q4_k;
@@ -25,6 +27,8 @@ pub static FORMATS: &[&Format] = &[
     &q5_0::FORMAT,
     &q5_1::FORMAT,
     &q8_0::FORMAT,
+    &q2_k::FORMAT,
+    &q3_k::FORMAT,
     &q4_k::FORMAT,
     &q5_k::FORMAT,
     &q6_k::FORMAT,
@@ -40,6 +44,8 @@ pub static ENCODERS: &[&Encoder] = &[
     &q5_0::ENCODER,
     &q5_1::ENCODER,
     &q8_0::ENCODER,
+    &q2_k::ENCODER,
+    &q3_k::ENCODER,
     &q4_k::ENCODER,
     &q5_k::ENCODER,
     &q6_k::ENCODER,
