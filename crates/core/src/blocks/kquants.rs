@@ -158,3 +158,21 @@ pub(crate) fn codes_of_pairs(bytes: &[u8; LEN / 4]) -> [u8; LEN] {
     }
     codes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_comes_back() {
+        let codes = std::array::from_fn(|i| (i * 5 / 3 % 4) as u8);
+        assert_eq!(codes_of_pairs(&pairs(&codes)), codes);
+    }
+
+    #[test]
+    fn groups_are_lanes() {
+        let values = std::array::from_fn(|block| std::array::from_fn(|i| (block * LEN + i) as f32));
+        let lanes: [Lanes; 32] = by_group::<32, 2>(&values);
+        assert_eq!((lanes[3][0], lanes[3][9], lanes[31][15]), (3.0, 291.0, 511.0));
+    }
+}

@@ -67,7 +67,8 @@ pub(crate) fn make_qx_quants<const N: usize>(nmax: i32, x: &[Lanes; N], w: &[Lan
         let (mut sumlx, mut suml2) = ([0f32; LANES], [0f32; LANES]);
         for i in 0..N {
             for j in 0..LANES {
-                let l = nearest_int(iscale[j] * x[i][j]).max(-nmax).min(nmax - 1) as f32;
+                // No magnitude exceeds that of `max`. What comes out of a zero block is not used.
+                let l = clamped(iscale[j] * x[i][j], -nmax, nmax - 1);
                 sumlx[j] += wx[i][j] * l;
                 suml2[j] += w[i][j] * l * l;
             }

@@ -236,3 +236,26 @@ pub(crate) fn decode(block: &[u8], codes: &[u8; LEN], values: &mut [f32; LEN]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scale_and_minimum_comes_back() {
+        for j in 0..GROUPS {
+            for value in 0..64 {
+                let (mut scales, mut mins) = ([42; GROUPS], [21; GROUPS]);
+                scales[j] = value;
+                mins[GROUPS - 1 - j] = 63 - value;
+                assert_eq!(unpack(&pack(&scales, &mins)), (scales, mins));
+            }
+        }
+    }
+
+    #[test]
+    fn every_code_comes_back() {
+        let codes = std::array::from_fn(|i| (i * 7 % 16) as u8);
+        assert_eq!(codes_of_nibbles(&nibbles(&codes)), codes);
+    }
+}

@@ -149,7 +149,7 @@ fn quantized(scales: &[f32; GROUPS]) -> (u16, [u8; GROUPS]) {
     let iscale = -(SCALE_NMAX as f32) / max;
     for (code, scale) in codes.iter_mut().zip(scales) {
         let l = i32::from(search::nearest_int(iscale * scale) as i8);
-        *code = (l.min(SCALE_NMAX - 1).max(-SCALE_NMAX) + SCALE_NMAX) as u8;
+        *code = (l.clamp(-SCALE_NMAX, SCALE_NMAX - 1) + SCALE_NMAX) as u8;
     }
     (round::scale_to_f16(1.0 / iscale), codes)
 }
@@ -197,6 +197,22 @@ fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
         let d = d * (f32::from(scales[group]) - SCALE_NMAX as f32);
         for (value, code) in values.iter_mut().zip(codes) {
             *value = d * (f32::from(*code) - NMAX as f32);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scale_comes_back() {
+        for j in 0..GROUPS {
+            for value in 0..64 {
+                let mut scales = [42; GROUPS];
+                scales[j] = value;
+                assert_eq!(unpack(&pack(&scales)), scales);
+            }
         }
     }
 }

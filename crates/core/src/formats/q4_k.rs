@@ -9,10 +9,10 @@
 //!
 //! Value: `q * scales[group] * d - mins[group] * dmin`. Scale and minimum of a group are searched for.
 
+use crate::blocks;
 use crate::blocks::kquants::{self, LEN, Searched};
 use crate::blocks::search::Tries;
 use crate::blocks::six_bit::{self, AT_ONCE, Kind, Parts, SCALE_BYTES};
-use crate::blocks::{self};
 use crate::encoder::Encoder;
 use crate::format::Format;
 
