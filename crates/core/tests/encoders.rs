@@ -163,7 +163,7 @@ fn literal_blocks_come_out_as_ggml_writes_them() {
 }
 
 /// Decoding and encoding again loses little, and the error of the first time is what the format's width suggests. Searched scales
-/// need not be found again: the second loss of Q3_K is a fifth of the first, that of the others less than a tenth.
+/// need not be found again: the second loss of Q3_K is more than a tenth of the first, that of the others less.
 #[test]
 fn decoded_blocks_encode_to_what_they_were() {
     let values = inputs::values(inputs::INPUTS[0]);

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 2 | `d`: scale of the scales, F16 |
 //! | 2 | `dmin`: scale of the minimums, F16 |
-//! | 12 | `scales`: 8 scales and 8 minimums of 6 bits, packed as [`six_bit`] says |
+//! | 12 | `scales`: 8 scales and 8 minimums of 6 bits, packed as `blocks/six_bit.rs` says |
 //! | 128 | `q`: of each 64 elements, element `l` in the low, element `l + 32` in the high half of byte `l` |
 //!
 //! Value: `q * scales[group] * d - mins[group] * dmin`. Scale and minimum of a group are searched for.
