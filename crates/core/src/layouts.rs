@@ -8,10 +8,6 @@ use crate::format::Format;
 /// them can be decoded.
 pub static LAYOUTS: &[Format] = &[
     layout(9, "Q8_1", 32, 36),
-    layout(10, "Q2_K", 256, 84),
-    layout(11, "Q3_K", 256, 110),
-    layout(12, "Q4_K", 256, 144),
-    layout(13, "Q5_K", 256, 176),
     layout(15, "Q8_K", 256, 292),
     layout(24, "I8", 1, 1),
     layout(25, "I16", 1, 2),

@@ -41,15 +41,15 @@ pub(crate) fn fast<const TOP: u8, I: Isa, W: Word>(isa: I, words: &[W::Bytes; LE
 
 /// Scale, minimum and codes by search, each value weighted.
 pub(crate) fn weighted<const TOP: u8>(values: &[f32; LEN], weights: &[f32; LEN]) -> (u16, u16, [u8; LEN]) {
-    let mut codes = [0; LEN];
-    let (d, min) = search::make_qkx3_quants(TOP.into(), values, weights, &mut codes);
-    (round::searched_to_f16(d), round::searched_to_f16(min), codes)
+    let found = search::make_qkx3_quants::<false>(TOP.into(), search::WITH_IMPORTANCE, values, weights);
+    let codes = values.map(|value| found.code(TOP.into(), value));
+    (round::searched_to_f16(found.scale), round::searched_to_f16(found.min), codes)
 }
 
 /// The same for one block per lane, in a form that vectorizes.
 #[inline(always)]
 pub(crate) fn weighted_lanes<const TOP: u8>(values: &[Lanes; LEN], weights: &[Lanes; LEN]) -> [(u16, u16, [u8; LEN]); LANES] {
-    let found = lanes::make_qkx3_quants(TOP.into(), values, weights);
+    let found = lanes::make_qkx3_quants::<false, LEN>(TOP.into(), search::WITH_IMPORTANCE, values, weights);
     let mut blocks = [(0, 0, [0; LEN]); LANES];
     for (j, block) in blocks.iter_mut().enumerate() {
         block.0 = round::searched_to_f16(found.scale[j]);

@@ -2,11 +2,13 @@
 
 pub(crate) mod affine;
 pub(crate) mod grids;
+pub(crate) mod kquants;
 pub(crate) mod lanes;
 pub(crate) mod nonlinear;
 pub(crate) mod round;
 pub(crate) mod search;
 pub mod simd;
+pub(crate) mod six_bit;
 pub(crate) mod symmetric;
 pub(crate) mod ternary;
 pub(crate) mod weighted;

@@ -20,10 +20,14 @@ pub mod mxfp4;
 pub mod nvfp4;
 pub mod q1_0;
 pub mod q2_0;
+pub mod q2_k;
+pub mod q3_k;
 pub mod q4_0;
 pub mod q4_1;
+pub mod q4_k;
 pub mod q5_0;
 pub mod q5_1;
+pub mod q5_k;
 pub mod q6_k;
 pub mod q8_0;
 pub mod tq1_0;
@@ -38,6 +42,10 @@ pub static FORMATS: &[&Format] = &[
     &q5_0::FORMAT,
     &q5_1::FORMAT,
     &q8_0::FORMAT,
+    &q2_k::FORMAT,
+    &q3_k::FORMAT,
+    &q4_k::FORMAT,
+    &q5_k::FORMAT,
     &q6_k::FORMAT,
     &iq2_xxs::FORMAT,
     &iq2_xs::FORMAT,
@@ -66,6 +74,10 @@ pub static ENCODERS: &[&Encoder] = &[
     &q5_0::ENCODER,
     &q5_1::ENCODER,
     &q8_0::ENCODER,
+    &q2_k::ENCODER,
+    &q3_k::ENCODER,
+    &q4_k::ENCODER,
+    &q5_k::ENCODER,
     &q6_k::ENCODER,
     &iq4_nl::ENCODER,
     &iq4_xs::ENCODER,

@@ -11,16 +11,13 @@
 //! their lower bits in `ql[l]` low, `ql[l + 32]` low, `ql[l]` high, `ql[l + 32]` high, and their upper bits in `qh[l]`, lowest pair
 //! first. A group's scale is searched for, each value weighted by its square or, if given, its importance.
 
-use crate::blocks::lanes::{self, LANES};
-use crate::blocks::simd::{self, Isa, Kernel};
-use crate::blocks::words::{self, BF16, F16, F32, Word};
+use crate::blocks::kquants::{self, LEN, Searched};
+use crate::blocks::lanes::{self, Lanes};
 use crate::blocks::{self, round, search};
-use crate::encoder::{Encoder, Rows, Words};
+use crate::encoder::Encoder;
 use crate::float;
 use crate::format::Format;
 
-/// Elements per block.
-const LEN: usize = 256;
 /// Elements per group.
 const GROUP: usize = 16;
 /// Bytes per block.
@@ -37,81 +34,41 @@ pub static FORMAT: Format = Format {
 };
 
 /// `quantize_q6_K`.
-pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast, textbook };
+pub static ENCODER: Encoder = Encoder {
+    name: "ggml",
+    format: &FORMAT,
+    needs_importance: false,
+    fast: kquants::fast::<Q6K, BYTES, 1>,
+    textbook: kquants::textbook::<Q6K, BYTES, 1>,
+};
 
 /// Largest code plus one half of the range.
 const NMAX: i32 = 32;
 
-fn textbook(rows: Rows<'_>, importance: Option<&[f32]>, out: &mut [u8]) {
-    let importance = importance.map(|importance| importance.as_chunks().0);
-    blocks::each_row(rows, out, |row, out| {
-        let blocks = row.as_chunks::<LEN>().0.iter().zip(out.as_chunks_mut::<BYTES>().0);
-        for (at, (values, out)) in blocks.enumerate() {
-            *out = textbook_block(values, importance.map(|importance| &importance[at]));
+struct Q6K;
+
+impl Searched<BYTES, 1> for Q6K {
+    fn textbook(values: &[f32; LEN], importance: Option<&[f32; LEN]>) -> [u8; BYTES] {
+        let mut codes = [0u8; LEN];
+        let mut scales = [0f32; LEN / GROUP];
+        for (group, scale) in scales.iter_mut().enumerate() {
+            let range = group * GROUP..(group + 1) * GROUP;
+            let weights = importance.map(|importance| &importance[range.clone()]);
+            *scale = search::make_qx_quants(NMAX, &values[range.clone()], weights, &mut codes[range]);
         }
-    });
-}
-
-fn textbook_block(values: &[f32; LEN], weights: Option<&[f32; LEN]>) -> [u8; BYTES] {
-    let mut codes = [0u8; LEN];
-    let mut scales = [0f32; LEN / GROUP];
-    for (group, scale) in scales.iter_mut().enumerate() {
-        let range = group * GROUP..(group + 1) * GROUP;
-        let weights = weights.map(|weights| &weights[range.clone()]);
-        *scale = search::make_qx_quants(NMAX, &values[range.clone()], weights, &mut codes[range]);
+        block(values, scales, |i| codes[i])
     }
-    block(values, scales, |i| codes[i])
-}
 
-/// NaN or infinity among the values.
-#[cold]
-#[inline(never)]
-fn rare_block(values: &[f32; LEN], weights: Option<&[f32; LEN]>) -> [u8; BYTES] {
-    textbook_block(values, weights)
-}
-
-fn fast(rows: Rows<'_>, importance: Option<&[f32]>, out: &mut [u8]) {
-    match rows.words {
-        Words::F32 => simd::dispatch(Blocks::<F32>::new(rows, importance, out)),
-        Words::F16 => simd::dispatch(Blocks::<F16>::new(rows, importance, out)),
-        Words::BF16 => simd::dispatch(Blocks::<BF16>::new(rows, importance, out)),
-    }
-}
-
-struct Blocks<'a, W: Word> {
-    words: &'a [[W::Bytes; LEN]],
-    importance: Option<&'a [[f32; LEN]]>,
-    out: &'a mut [[u8; BYTES]],
-}
-
-impl<'a, W: Word> Blocks<'a, W> {
-    fn new(rows: Rows<'a>, importance: Option<&'a [f32]>, out: &'a mut [u8]) -> Self {
-        let importance = importance.map(|importance| importance.as_chunks().0);
-        Blocks { words: W::split(rows.bytes).as_chunks().0, importance, out: out.as_chunks_mut().0 }
-    }
-}
-
-impl<W: Word> Kernel for Blocks<'_, W> {
     #[inline(always)]
-    fn run<I: Isa>(self, _isa: I) {
-        // A block's groups are the lanes of the search.
-        const _: () = assert!(LEN == LANES * GROUP);
-        for (at, (words, out)) in self.words.iter().zip(self.out).enumerate() {
-            let values = words::map(words, W::widen);
-            let importance = self.importance.map(|importance| &importance[at % importance.len()]);
-            if !lanes::all_finite(&[values]) {
-                *out = rare_block(&values, importance);
-                continue;
-            }
-            let weights = importance.copied().unwrap_or_else(|| words::map(&values, |value| value * value));
-            let (mut x, mut w) = ([[0f32; LANES]; GROUP], [[0f32; LANES]; GROUP]);
-            for i in 0..GROUP {
-                x[i] = lanes::lanes(|j| values[j * GROUP + i]);
-                w[i] = lanes::lanes(|j| weights[j * GROUP + i]);
-            }
-            let found = lanes::make_qx_quants(NMAX, &x, &w);
-            *out = block(&values, found.scale, |i| found.code(NMAX, values[i], i / GROUP));
+    fn fast([values]: &[[f32; LEN]; 1], importance: Option<&[[f32; LEN]; 1]>) -> [[u8; BYTES]; 1] {
+        let x: [Lanes; GROUP] = kquants::by_group(&[*values]);
+        let mut w = x;
+        match importance {
+            Some(importance) => w = kquants::by_group(importance),
+            None => w.as_flattened_mut().iter_mut().for_each(|w| *w *= *w),
         }
+        let found = lanes::make_qx_quants(NMAX, &x, &w);
+        [block(values, found.scale, |i| found.code(NMAX, values[i], i / GROUP))]
     }
 }
 
