@@ -277,7 +277,7 @@ impl Arguments {
 }
 
 fn no_type() -> Failure {
-    let types = recipe::writable().iter().map(|r| format!("{} ({:.4} bits)", r.name(), r.bits_per_weight()));
+    let types = recipe::writable().iter().map(|r| format!("{} ({} bits)", r.name(), r.bits_per_weight()));
     Failure::new("which type is to be written? Name one or more with --type")
         .hint(format!("the types and their bits per weight: {}", types.collect::<Vec<_>>().join(", ")))
 }

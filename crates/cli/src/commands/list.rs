@@ -78,8 +78,7 @@ fn types() -> Vec<Type> {
     let of = recipe::writable().iter().map(|recipe| Type {
         name: recipe.name(),
         file_type: recipe.ftype,
-        // Four decimals hold every format's exactly, and are plenty for a mixture.
-        bits_per_weight: (recipe.bits_per_weight() * 1e4).round() / 1e4,
+        bits_per_weight: recipe.bits_per_weight(),
         block_elements: recipe.format.block_len,
         same_as: same_as(recipe.tool),
     });
