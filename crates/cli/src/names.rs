@@ -2,6 +2,7 @@
 
 use ggufsmith_arch::nearest;
 use ggufsmith_convert::recipe::{self, FileType};
+use ggufsmith_core::{FORMATS, Format, LAYOUTS, formats};
 
 /// Every name that `llama-quantize` takes, so that one which cannot be written yet is not called unknown.
 const LLAMA_CPP_TYPES: &str = include_str!("llama-cpp-types.txt");
@@ -25,10 +26,11 @@ pub enum TypeNameError {
 /// # Errors
 /// [`TypeNameError`], which offers the nearest names.
 pub fn file_type(name: &str) -> Result<&'static FileType, TypeNameError> {
-    if let Some(file_type) = recipe::by_name(name) {
+    let writable = recipe::writable();
+    if let Some(file_type) = recipe::by_name(name).filter(|found| writable.iter().any(|known| known.ftype == found.ftype)) {
         return Ok(file_type);
     }
-    let names: Vec<&str> = recipe::RECIPES.iter().map(FileType::name).collect();
+    let names: Vec<&str> = writable.iter().map(|file_type| file_type.name()).collect();
     if name.eq_ignore_ascii_case("auto") {
         return Err(TypeNameError::Auto(names.join(", ")));
     }
@@ -40,13 +42,38 @@ pub fn file_type(name: &str) -> Result<&'static FileType, TypeNameError> {
     Err(TypeNameError::Unknown(offer, names.join(", ")))
 }
 
+/// The tensor type of a name in any case: what `--tensor-type` and the like take.
+///
+/// # Errors
+/// [`TypeNameError`], which offers the nearest names.
+pub fn format(name: &str) -> Result<&'static Format, TypeNameError> {
+    let all = || FORMATS.iter().copied().chain(LAYOUTS);
+    let names: Vec<&str> = all().filter(|format| formats::encoder_of(format).is_some()).map(|format| format.name).collect();
+    match recipe::format_by_name(name) {
+        Some(format) if names.contains(&format.name) => Ok(format),
+        Some(_) => Err(TypeNameError::NotYet(names.join(", "))),
+        None => {
+            let near = nearest(name, names.iter().copied());
+            let offer = if near.is_empty() { String::new() } else { format!(" (did you mean {}?)", near.join(" or ")) };
+            Err(TypeNameError::Unknown(offer, names.join(", ")))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn tensor_types_are_formats_that_can_be_written() {
+        assert_eq!(format("q6_K").unwrap().name, "Q6_K");
+        assert!(matches!(format("q8_1"), Err(TypeNameError::NotYet(offer)) if offer.contains("Q8_0")));
+        assert!(matches!(format("q4_k_m"), Err(TypeNameError::Unknown(..))), "a mixture is no tensor type");
+    }
+
+    #[test]
     fn every_recipe_is_found_in_any_case() {
-        for recipe in recipe::RECIPES {
+        for recipe in recipe::writable() {
             assert_eq!(file_type(&recipe.name().to_lowercase()).unwrap().name(), recipe.name());
             assert!(LLAMA_CPP_TYPES.lines().any(|line| line == recipe.name()), "{} is not llama-quantize's", recipe.name());
         }
@@ -54,12 +81,12 @@ mod tests {
 
     #[test]
     fn errors_tell_apart_what_is_missing_and_what_is_wrong() {
-        for name in LLAMA_CPP_TYPES.lines().filter(|name| recipe::by_name(name).is_none()) {
+        for name in LLAMA_CPP_TYPES.lines().filter(|name| file_type(name).is_err()) {
             assert!(matches!(file_type(name), Err(TypeNameError::NotYet(_))), "{name}");
         }
-        let offers_all = |offer: &str| recipe::RECIPES.iter().all(|r| offer.contains(r.name()));
+        let offers_all = |offer: &str| recipe::writable().iter().all(|r| offer.contains(r.name()));
         assert!(matches!(file_type("xyzzy"), Err(TypeNameError::Unknown(near, offer)) if near.is_empty() && offers_all(&offer)));
-        let meant = recipe::RECIPES.iter().map(FileType::name).find(|name| name.contains('_')).unwrap();
+        let meant = recipe::writable().iter().map(|file_type| file_type.name()).find(|name| name.contains('_')).unwrap();
         let near = file_type(&meant.replace('_', "")).unwrap_err();
         assert!(matches!(&near, TypeNameError::Unknown(near, _) if near.contains(meant)), "{near}");
         assert!(matches!(file_type("AUTO"), Err(TypeNameError::Auto(offer)) if offers_all(&offer)));

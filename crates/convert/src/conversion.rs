@@ -1,16 +1,18 @@
 //! One conversion from end to end.
 
+use crate::importance::ImatrixFile;
 use crate::manifest::{self, HashedFile, InputHasher, Manifest};
 use crate::metadata::{self, General, MetadataError, ParameterCount};
 use crate::pipeline::{self, PipelineError, Run, RunReport};
 use crate::plan::{
     FILE_TYPE_KEY, OutputRequest, Plan, PlanError, PlanRequest, QUANTIZATION_VERSION, QUANTIZATION_VERSION_KEY, Via,
 };
-use crate::recipe::FileType;
+use crate::recipe::{Choices, FileType};
 use crate::sink::{FileSink, FinishedFile, SinkError, SinkFile};
 use ggufsmith_arch::{ArchError, Hparam, Model};
 use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions};
 use ggufsmith_core::{TensorSource, Words, Worker};
+use ggufsmith_gguf::imatrix::ImatrixError;
 use ggufsmith_gguf::{Metadata, SplitLimits};
 use ggufsmith_tokenizer::{self as tokenizer, Tokenizer, TokenizerError};
 use std::collections::BTreeMap;
@@ -38,6 +40,10 @@ pub struct Options {
     pub via: Via,
     /// `--split-max-size`, `--split-max-tensors`.
     pub split: SplitLimits,
+    /// `--pure`, `--tensor-type` and the like.
+    pub choices: Choices,
+    /// `--imatrix`; the path as it stands enters the bytes.
+    pub imatrix: Option<PathBuf>,
     /// `--model-name` and `--metadata`.
     pub overrides: metadata::Overrides,
     /// `--pre`.
@@ -77,6 +83,8 @@ pub enum ConvertError {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     #[error(transparent)]
+    Imatrix(#[from] ImatrixError),
+    #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
@@ -99,6 +107,8 @@ pub struct Conversion {
     pub general: General,
     /// The vocabulary, as its metadata, and how it was found.
     pub tokenizer: Tokenizer,
+    /// `--imatrix`.
+    pub imatrix: Option<ImatrixFile>,
     /// What a user should know.
     pub warnings: Vec<String>,
     dir: ModelDir,
@@ -140,14 +150,22 @@ impl Conversion {
             .map(|&file_type| Ok(OutputRequest { file_type, path: output_path(&options.target, &general, file_type)? }))
             .collect::<Result<_, MetadataError>>()?;
         let metadata = all_metadata(&model, &general, &tokenizer);
-        let request =
-            PlanRequest { model: &model, metadata: &metadata, outputs: &outputs, via: options.via, split: options.split };
+        let imatrix = options.imatrix.as_deref().map(ImatrixFile::open).transpose()?;
+        let request = PlanRequest {
+            model: &model,
+            metadata: &metadata,
+            outputs: &outputs,
+            via: options.via,
+            split: options.split,
+            choices: &options.choices,
+            imatrix: imatrix.as_ref(),
+        };
         let plan = Plan::build(&request)?;
         let mut warnings = model.warnings.clone();
         warnings.extend(general_warnings.iter().map(ToString::to_string));
         warnings.extend(tokenizer.warnings.iter().cloned());
         warnings.extend(plan.outputs.iter().filter_map(|output| output.misleading_name(plan.elems())));
-        Ok(Conversion { plan, model, general, tokenizer, warnings, dir, checkpoint })
+        Ok(Conversion { plan, model, general, tokenizer, imatrix, warnings, dir, checkpoint })
     }
 
     /// Convert. Files appear under their final names only when all of them are complete.
@@ -245,6 +263,7 @@ impl Conversion {
                 inputs: inputs.clone(),
                 file_type: output.file_type.name(),
                 via: output.via.map(words_name),
+                imatrix: self.imatrix.as_ref().filter(|_| output.via.is_some()).map(|imatrix| imatrix.file.clone()),
                 pre_tokenizer: format!("{} ({})", self.tokenizer.pre, self.tokenizer.pre_source),
                 outputs,
                 warnings: self.warnings.clone(),

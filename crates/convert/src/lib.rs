@@ -10,6 +10,7 @@
 
 mod conversion;
 pub mod export;
+mod importance;
 mod intervals;
 pub mod manifest;
 pub mod metadata;
@@ -20,3 +21,4 @@ mod scan;
 pub mod sink;
 
 pub use conversion::{Conversion, ConvertError, Finished, Options, REFERENCE, RunOptions, Target};
+pub use importance::ImatrixFile;

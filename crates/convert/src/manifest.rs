@@ -46,6 +46,9 @@ pub struct Manifest {
     pub file_type: &'static str,
     /// `--via`: the 16- or 32-bit file that the reference tools would have made in between, where there is one.
     pub via: Option<&'static str>,
+    /// `--imatrix`, by its name as it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imatrix: Option<HashedFile>,
     /// How the pre-tokenizer's name was found.
     pub pre_tokenizer: String,
     /// The file, or its shards.

@@ -207,7 +207,8 @@ fn redo(plan: &Plan, run: &Run<'_>, chunks: &[Chunk], results: &[Done]) -> Resul
             let tensor = &plan.tensors[chunk.tensor];
             read_chunk(tensor, chunk, run, &mut slot)?;
             let place = &plan.outputs[output].places[chunk.tensor];
-            encode(place, tensor, &mut CpuWorker, &mut slot)?;
+            let importance = plan.importance(chunk.tensor, place, chunk.rows.start);
+            encode(place, tensor, importance, &mut CpuWorker, &mut slot)?;
             run.sink.replace(place.file, place.offset_of(chunk.rows.start, tensor.cols), &slot.encoded)?;
             redone += 1;
         }
@@ -254,7 +255,8 @@ fn convert_chunk(
     }
     for (number, output) in plan.outputs.iter().enumerate() {
         let place = &output.places[chunk.tensor];
-        encode(place, tensor, done.worker.as_mut(), slot)?;
+        let importance = plan.importance(chunk.tensor, place, chunk.rows.start);
+        encode(place, tensor, importance, done.worker.as_mut(), slot)?;
         done.calls.push(Call { chunk: index, output: number });
         if found.may_overflow() {
             let format = place.encoder.format;
@@ -280,7 +282,13 @@ fn read_chunk(tensor: &PlannedTensor, chunk: &Chunk, run: &Run<'_>, slot: &mut S
 }
 
 /// Encode the slot's source for one output, into the slot.
-fn encode(place: &Place, tensor: &PlannedTensor, worker: &mut dyn Worker, slot: &mut Slot) -> Result<(), PipelineError> {
+fn encode(
+    place: &Place,
+    tensor: &PlannedTensor,
+    importance: Option<&[f32]>,
+    worker: &mut dyn Worker,
+    slot: &mut Slot,
+) -> Result<(), PipelineError> {
     let fault = |source| PipelineError::Encode { tensor: tensor.name.clone(), source };
     let (words, cols) = (tensor.expr.words(), tensor.cols as usize);
     let Slot { source, via, encoded } = slot;
@@ -297,7 +305,7 @@ fn encode(place: &Place, tensor: &PlannedTensor, worker: &mut dyn Worker, slot: 
     let format = place.encoder.format;
     encoded.clear();
     encoded.resize(rows.elems() / format.block_len * format.block_bytes, 0);
-    worker.encode(place.encoder, rows, None, encoded).map_err(fault)
+    worker.encode(place.encoder, rows, importance, encoded).map_err(fault)
 }
 
 fn plain_encoder(words: Words) -> &'static Encoder {

@@ -3,11 +3,15 @@
 //! A plan is pure: from a model's description and its metadata it derives, for every output, the metadata, the order of the
 //! tensors, each tensor's format and the rule that chose it, and every offset, size and file name.
 
-use crate::recipe::{self, FileType, QuantizeTensor, Tool};
+use crate::importance::ImatrixFile;
+use crate::recipe::{self, Choices, Decision, FileType, QuantizeTensor, RecipeError, Tool};
 use ggufsmith_arch::Model;
 use ggufsmith_core::{DType, Encoder, Format, TensorExpr, Words, formats};
+use ggufsmith_gguf::imatrix::{Imatrix, ImatrixError};
 use ggufsmith_gguf::{Layout, Metadata, SplitError, SplitLimits, TensorSpec, ggml_shape, shard_path};
+use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// `general.file_type`; a plan sets it for each output.
 pub const FILE_TYPE_KEY: &str = "general.file_type";
@@ -50,6 +54,10 @@ pub struct PlanRequest<'a> {
     pub via: Via,
     /// How files are split.
     pub split: SplitLimits,
+    /// What the user decides instead of the recipes. With any choice every type is made as `llama-quantize` makes it.
+    pub choices: &'a Choices,
+    /// The importance matrix; with one every quantized type is made as `llama-quantize` makes it.
+    pub imatrix: Option<&'a ImatrixFile>,
 }
 
 /// Why no plan can be made.
@@ -64,6 +72,18 @@ pub enum PlanError {
     Empty { tensor: String, shape: Vec<u64> },
     #[error("tensor {tensor}: {format} cannot be written yet")]
     NoEncoder { tensor: String, format: &'static str },
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    #[error(transparent)]
+    Imatrix(#[from] ImatrixError),
+    #[error(
+        "tensor {tensor}: {format} in a file of type {file_type} is of no use without the tensor's importance, and {}", imatrix.as_ref().map_or_else(|| "there is no --imatrix".to_owned(), |file| format!("{file} has none"))
+    )]
+    NeedsImportance { tensor: String, format: &'static str, file_type: &'static str, imatrix: Option<String> },
+    #[error(
+        "{imatrix} has the importance of no tensor that {file_type} quantizes: it was measured on another model (it speaks of {example})"
+    )]
+    ForeignImatrix { imatrix: String, file_type: &'static str, example: String },
     #[error("the plan of {}: {source}", path.display())]
     Split { path: PathBuf, source: SplitError },
 }
@@ -77,6 +97,8 @@ pub struct Plan {
     pub outputs: Vec<PlannedOutput>,
     /// Indices into `tensors` in the order of work: embedding, blocks, head.
     pub work_order: Vec<usize>,
+    /// The importance that [`Place::weighted`] tensors are encoded with.
+    imatrix: Option<Arc<Imatrix>>,
 }
 
 /// A tensor that all outputs share.
@@ -115,6 +137,10 @@ pub struct PlannedOutput {
     pub order: Vec<usize>,
     /// The file, or its shards.
     pub files: Vec<PlannedFile>,
+    /// Tensors, in file order, that are quantized without importance although there is an importance matrix.
+    pub without_importance: Vec<usize>,
+    /// Whether the user decided types.
+    chosen: bool,
 }
 
 /// Where and how a tensor is written in one output.
@@ -123,7 +149,9 @@ pub struct Place {
     /// Makes the bytes.
     pub encoder: &'static Encoder,
     /// The rule that chose the format.
-    pub rule: &'static str,
+    pub rule: Cow<'static, str>,
+    /// Whether it is encoded with importance.
+    pub weighted: bool,
     /// Words that the values are rounded to first.
     pub through: Option<Words>,
     /// File number over all outputs of the plan.
@@ -174,7 +202,17 @@ impl Plan {
         }
         let mut work_order: Vec<usize> = (0..tensors.len()).collect();
         work_order.sort_by_key(|&i| model_order(&tensors[i].name));
-        Ok(Plan { tensors, outputs, work_order })
+        let imatrix = request.imatrix.map(|file| Arc::clone(&file.imatrix));
+        Ok(Plan { tensors, outputs, work_order, imatrix })
+    }
+
+    /// The importance of the columns of a tensor's rows from `row` on, up to the end of its expert; by index in `tensors`.
+    pub(crate) fn importance(&self, index: usize, place: &Place, row: u64) -> Option<&[f32]> {
+        let imatrix = self.imatrix.as_deref().filter(|_| place.weighted)?;
+        let tensor = &self.tensors[index];
+        // Its length was found right when this plan was made.
+        let values = imatrix.of(&tensor.name, &tensor.shape).ok().flatten()?;
+        values.chunks_exact(tensor.cols as usize).nth((row / tensor.rows_per_expert) as usize)
     }
 
     /// All files of all outputs, in the numbering of [`Place::file`].
@@ -230,8 +268,8 @@ impl PlannedOutput {
     /// What to tell a user whose file is much larger than its type's name promises, because rows do not divide into blocks or
     /// the embedding is a large part of the model.
     pub fn misleading_name(&self, elems: u64) -> Option<String> {
-        let (promised, real) = (self.file_type.format.bits_per_weight(), self.bits_per_weight(elems));
-        (real > promised * 1.1).then(|| {
+        let (promised, real) = (self.file_type.bits_per_weight(), self.bits_per_weight(elems));
+        (!self.chosen && real > promised * 1.1).then(|| {
             let name = self.file_type.name();
             format!(
                 "{name} promises {promised:.2} bits per weight; this model's tensors come to {real:.2} (--dry-run shows which)"
@@ -290,15 +328,19 @@ fn plan_output(
 ) -> Result<PlannedOutput, PlanError> {
     let file_type = output.file_type;
     let model = request.model;
+    let tool = tool(request, file_type);
+    let imatrix = request.imatrix.filter(|_| tool == Tool::Quantize);
     let mut metadata = request.metadata.clone();
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     let keep = |index: usize| model.tensors[index].keep_f32;
-    let (decisions, via) = match file_type.tool {
+    let stored = |index: usize| if keep(index) { &formats::f32::FORMAT } else { plain_format(via) };
+    let (decisions, via) = match tool {
         Tool::Converter => {
             if metadata.get(FILE_TYPE_KEY).is_some() {
                 metadata.set(FILE_TYPE_KEY, file_type.ftype);
             }
-            let decide = |index: usize| recipe::decide_converter(file_type, keep(index), tensors[index].cols);
+            let decide =
+                |index: usize| recipe::decide_converter(file_type, &tensors[index].name, keep(index), tensors[index].cols);
             ((0..tensors.len()).map(decide).collect::<Vec<_>>(), None)
         }
         Tool::Quantize => {
@@ -307,14 +349,16 @@ fn plan_output(
             metadata.remove(FILE_TYPE_KEY);
             metadata.set(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
             metadata.set(FILE_TYPE_KEY, file_type.ftype);
+            if let Some(imatrix) = imatrix {
+                imatrix.write_keys(&mut metadata);
+            }
             order.sort_by(|&a, &b| quantize_order(&tensors[a].name).cmp(&quantize_order(&tensors[b].name)));
-            let stored = |index: usize| if keep(index) { &formats::f32::FORMAT } else { plain_format(via) };
             let sorted: Vec<_> = order
                 .iter()
                 .map(|&i| QuantizeTensor { name: &tensors[i].name, shape: &tensors[i].shape, stored: stored(i) })
                 .collect();
-            let context = recipe::Context { arch: model.arch, inputs: model.recipe };
-            let by_order = recipe::decide_quantize(file_type, context, &sorted);
+            let context = recipe::Context { arch: model.arch, inputs: model.recipe, imatrix: imatrix.is_some() };
+            let by_order = recipe::decide_quantize(file_type, context, request.choices, &sorted)?;
             let mut decisions = vec![None; tensors.len()];
             for (&index, decision) in order.iter().zip(by_order) {
                 decisions[index] = Some(decision);
@@ -322,11 +366,18 @@ fn plan_output(
             (decisions.into_iter().flatten().collect(), Some(via))
         }
     };
+    let encoders = decisions.iter().zip(tensors).map(|(decision, tensor)| {
+        let (tensor, format) = (|| tensor.name.clone(), decision.format);
+        formats::encoder_of(format).ok_or_else(|| PlanError::NoEncoder { tensor: tensor(), format: format.name })
+    });
+    let encoders = encoders.collect::<Result<Vec<_>, _>>()?;
+    let changed = |index: usize| via.is_some() && decisions[index].format != stored(index);
+    let weighted = weigh(file_type, imatrix, tensors, &decisions, changed)?;
     let specs: Vec<TensorSpec> = order
         .iter()
         .map(|&i| TensorSpec {
             name: tensors[i].name.clone(),
-            shape: match file_type.tool {
+            shape: match tool {
                 Tool::Converter => tensors[i].shape.clone(),
                 Tool::Quantize => ggml_shape(&tensors[i].shape).to_vec(),
             },
@@ -341,18 +392,64 @@ fn plan_output(
     let mut in_order = order.iter();
     for (number, layout) in shards.into_iter().enumerate() {
         for (placed, &index) in layout.tensors().iter().zip(in_order.by_ref()) {
-            let decision = decisions[index];
-            let encoder = formats::encoder_of(decision.format)
-                .ok_or_else(|| PlanError::NoEncoder { tensor: tensors[index].name.clone(), format: decision.format.name })?;
             let through = via.filter(|words| !keep(index) && *words != Words::F32);
             let (file, offset, bytes) = (first_file + number, placed.offset, placed.bytes);
-            places[index] = Some(Place { encoder, rule: decision.rule, through, file, offset, bytes });
+            let (encoder, rule, weighted) = (encoders[index], decisions[index].rule.clone(), weighted[index]);
+            places[index] = Some(Place { encoder, rule, weighted, through, file, offset, bytes });
         }
         let path = if count == 1 { output.path.clone() } else { shard_path(&output.path, number, count) };
         files.push(PlannedFile { path, layout });
     }
     let places = places.into_iter().flatten().collect();
-    Ok(PlannedOutput { file_type, via, places, order, files })
+    let quantized = |index: &&usize| decisions[**index].format.is_quantized() && changed(**index);
+    let without_importance = match imatrix {
+        Some(_) => order.iter().filter(quantized).copied().filter(|&index| !weighted[index]).collect(),
+        None => Vec::new(),
+    };
+    let chosen = !request.choices.is_empty();
+    Ok(PlannedOutput { file_type, via, places, order, files, without_importance, chosen })
+}
+
+/// The tool whose file an output equals.
+fn tool(request: &PlanRequest<'_>, file_type: &FileType) -> Tool {
+    let quantized_with_importance = request.imatrix.is_some() && file_type.format.is_quantized();
+    if !request.choices.is_empty() || quantized_with_importance { Tool::Quantize } else { file_type.tool }
+}
+
+/// Which tensors are encoded with importance; `changed` says which are not stored as they are in the intermediate file.
+fn weigh(
+    file_type: &FileType,
+    imatrix: Option<&ImatrixFile>,
+    tensors: &[PlannedTensor],
+    decisions: &[Decision],
+    changed: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>, PlanError> {
+    let mut weighted = vec![false; tensors.len()];
+    let mut quantized = 0;
+    for (index, (tensor, decision)) in tensors.iter().zip(decisions).enumerate() {
+        if !changed(index) || !decision.format.is_quantized() {
+            continue;
+        }
+        quantized += 1;
+        let values = imatrix.map(|file| file.imatrix.of(&tensor.name, &tensor.shape)).transpose()?.flatten();
+        weighted[index] = values.is_some();
+        if decision.needs_importance && values.is_none() {
+            return Err(PlanError::NeedsImportance {
+                tensor: tensor.name.clone(),
+                format: decision.format.name,
+                file_type: file_type.name(),
+                imatrix: imatrix.map(|file| file.file.name.clone()),
+            });
+        }
+    }
+    match imatrix {
+        Some(file) if quantized > 0 && !weighted.contains(&true) => Err(PlanError::ForeignImatrix {
+            imatrix: file.file.name.clone(),
+            file_type: file_type.name(),
+            example: file.imatrix.names().next().unwrap_or_default().to_owned(),
+        }),
+        _ => Ok(weighted),
+    }
 }
 
 /// The block number of `blk.N.…`.

@@ -26,10 +26,12 @@ fn expected() -> BTreeMap<String, String> {
 
 fn options(out: &Path) -> Options {
     Options {
-        types: recipe::RECIPES.iter().collect(),
+        types: recipe::writable().to_vec(),
         target: Target::Directory(out.to_owned()),
         via: Via::Auto,
         split: Default::default(),
+        choices: Default::default(),
+        imatrix: None,
         overrides: metadata::Overrides::default(),
         pre: None,
         strict_config: false,

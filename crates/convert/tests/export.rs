@@ -29,6 +29,8 @@ fn convert(source: &Path, file_type: &str, out: &Path) {
         target: Target::File(out.to_owned()),
         via: Via::Auto,
         split: Default::default(),
+        choices: Default::default(),
+        imatrix: None,
         overrides: metadata::Overrides::default(),
         pre: None,
         strict_config: true,

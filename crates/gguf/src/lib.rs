@@ -16,6 +16,7 @@ mod encode;
 mod error;
 mod file;
 mod header;
+pub mod imatrix;
 mod layout;
 mod limits;
 mod lookup;

@@ -14,7 +14,6 @@
 pub mod forward;
 pub mod gate;
 mod hash;
-pub mod imatrix;
 pub mod latency;
 mod reencoded;
 pub mod report;
@@ -24,6 +23,7 @@ pub mod structure;
 pub mod tensors;
 pub mod tokens;
 
+pub use ggufsmith_gguf::imatrix;
 pub use run::{Events, FORWARD, NamedText, Request, VerifyError, run};
 pub use side::{Side, SideError, Source, Text};
 

@@ -1,18 +1,18 @@
 //! sha256 of whole files against what llama.cpp's own tools wrote (fixtures/README.md says with which versions).
 
 use crate::{plain, with_reference};
-use ggufsmith_tests::binary::ggufsmith;
+use ggufsmith_tests::binary::{self, ggufsmith};
 use ggufsmith_tests::{fixture, json, outputs, reference, scratch};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 use std::path::Path;
 
-/// What `convert_hf_to_gguf.py` writes itself.
+/// What `convert_hf_to_gguf.py` writes itself, at least.
 const CONVERTER: &[&str] = &["F32", "F16", "BF16", "Q8_0"];
-/// What `llama-quantize` makes of its BF16 output.
-const QUANTIZE: &[&str] = &["Q4_0", "Q4_1", "Q5_0", "Q5_1"];
-/// The same, for models whose rows divide into blocks of 256.
-const QUANTIZE_256: &[&str] = &["Q6_K"];
+/// What `llama-quantize` makes of its output, at least.
+const QUANTIZE: &[&str] = &["Q4_0"];
+/// The table of what it makes with an importance matrix.
+const WITH_IMATRIX: &str = "sha256_llama_quantize_from_bf16_with_imatrix";
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
@@ -31,13 +31,17 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-/// Expected sha256 by file type, from the fixture's table of a tool.
-fn expected(of: &Value, tool: &str, types: &[&str]) -> Result<Vec<(String, String)>, String> {
-    let sha256 = |file_type: &&str| {
-        let found = of[tool][*file_type].as_str().ok_or_else(|| format!("the fixture has no {tool} of {file_type}"))?;
-        Ok(((*file_type).to_owned(), found.to_owned()))
-    };
-    types.iter().map(sha256).collect()
+/// Expected sha256 of every file type that the binary writes, from the fixture's table of a tool; `least` must be among them.
+fn expected(of: &Value, tool: &str, least: &[&str]) -> Result<Vec<(String, String)>, String> {
+    let lists = ggufsmith(&["list", "types", "--json"]).json()?;
+    let listed = |name: &str| lists["types"].as_array().is_some_and(|types| types.iter().any(|t| t["name"] == name));
+    let table = of[tool].as_object().ok_or_else(|| format!("the fixture has no {tool}"))?;
+    let sha256 = |(name, sha256): (&String, &Value)| Some((name.clone(), sha256.as_str()?.to_owned()));
+    let found: Vec<_> = table.iter().filter(|(name, _)| listed(name)).filter_map(sha256).collect();
+    match least.iter().find(|name| !found.iter().any(|(file_type, _)| file_type == *name)) {
+        Some(name) => Err(format!("{name} of {tool} is not compared")),
+        None => Ok(found),
+    }
 }
 
 /// Convert to all types in one run and compare.
@@ -47,6 +51,21 @@ fn convert(source: &Path, expected: &[(String, String)], extra: &[&str]) -> Resu
     args.extend(expected.iter().flat_map(|(file_type, _)| ["--type", file_type.as_str()]));
     args.extend(extra);
     ggufsmith(&args).ok()?;
+    outputs::check(out.path(), expected)
+}
+
+/// The same from the folder of an importance matrix, whose path as given enters the bytes.
+fn convert_with(source: &Path, imatrix: &Path, expected: &[(String, String)], extra: &[&str]) -> Result<(), String> {
+    let (Some(folder), Some(name)) = (imatrix.parent(), imatrix.file_name()) else {
+        return Err(format!("{} is no file", imatrix.display()));
+    };
+    let out = scratch();
+    let mut args = vec!["convert", text(source)?, "--out", text(out.path())?, "--imatrix", text(Path::new(name))?];
+    args.extend(expected.iter().flat_map(|(file_type, _)| ["--type", file_type.as_str()]));
+    args.extend(extra);
+    let mut command = binary::command(&args);
+    command.current_dir(folder);
+    binary::finish(command).ok()?;
     outputs::check(out.path(), expected)
 }
 
@@ -62,15 +81,19 @@ fn smollm2(source: &Path, threads: usize) -> Result<(), String> {
     }
     let mut all = expected(&table, "sha256_converter", CONVERTER)?;
     all.extend(expected(&table, "sha256_llama_quantize_from_bf16", QUANTIZE)?);
-    convert(source, &all, &["--threads", &threads.to_string()])
+    let threads = threads.to_string();
+    convert(source, &all, &["--threads", &threads])?;
+    let all = expected(&table, WITH_IMATRIX, QUANTIZE)?;
+    convert_with(source, &fixture("smollm2/smollm2.imatrix.gguf"), &all, &["--threads", &threads])
 }
 
 fn bard() -> Result<(), String> {
     let table = json(&fixture("bard.expected.json"));
     let mut all = expected(&table, "sha256_converter", CONVERTER)?;
     all.extend(expected(&table, "sha256_llama_quantize_from_bf16", QUANTIZE)?);
-    all.extend(expected(&table, "sha256_llama_quantize_from_bf16", QUANTIZE_256)?);
-    convert(&fixture("bard"), &all, &[])
+    convert(&fixture("bard"), &all, &[])?;
+    let all = expected(&table, WITH_IMATRIX, QUANTIZE)?;
+    convert_with(&fixture("bard"), &fixture("bard.imatrix.gguf"), &all, &[])
 }
 
 /// Lines `NAME sha256`, four per model.

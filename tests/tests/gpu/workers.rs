@@ -32,6 +32,8 @@ fn convert(model: &Path, table: &str, workers: Vec<Box<dyn Worker>>) -> Result<F
         target: Target::Directory(out.path().to_owned()),
         via: Via::Auto,
         split: SplitLimits::default(),
+        choices: Default::default(),
+        imatrix: None,
         overrides: metadata::Overrides::default(),
         pre: None,
         strict_config: false,

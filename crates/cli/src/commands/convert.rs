@@ -4,6 +4,7 @@ mod device;
 mod dry_run;
 mod source;
 mod summary;
+mod types;
 
 pub(super) use source::check as check_source;
 
@@ -40,6 +41,13 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
     via: ViaArgument,
 
+    /// Importance matrix of llama-imatrix, in its GGUF or its older .dat form; what it does not name is quantized without
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+
+    #[command(flatten)]
+    tensor_types: types::Arguments,
+
     /// File or directory to write to; in a file's name {ftype} stands for the type [default: the current directory, names as
     /// llama.cpp's converter chooses them]
     #[arg(short, long, visible_alias = "outfile", value_name = "PATH", help_heading = "Output")]
@@ -50,7 +58,7 @@ pub struct Arguments {
     force: bool,
 
     /// Show what would be written and why: every tensor's shape, type, bytes and the rule that chose the type
-    #[arg(short = 'n', long, help_heading = "Output")]
+    #[arg(short = 'n', long, visible_alias = "explain", help_heading = "Output")]
     dry_run: bool,
 
     /// Write no FILE.gguf.manifest.json (sha256 of every input and output, and how the file was made)
@@ -218,6 +226,7 @@ impl Arguments {
             files: &files,
             source: &self.source,
             threads,
+            imatrix: self.imatrix.as_deref(),
             quiet: self.quiet,
             open: OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
             interrupt,
@@ -252,6 +261,8 @@ impl Arguments {
                 max_bytes: self.split_max_size.unwrap_or(0),
                 no_tensor_first: self.no_tensor_first_split,
             },
+            choices: self.tensor_types.choices()?,
+            imatrix: self.imatrix.clone(),
             overrides: Overrides {
                 model_name: self.model_name.clone(),
                 metadata_file: self.metadata.as_deref().map(source::metadata_file).transpose()?,
@@ -266,7 +277,7 @@ impl Arguments {
 }
 
 fn no_type() -> Failure {
-    let types = recipe::RECIPES.iter().map(|r| format!("{} ({} bits)", r.name(), r.format.bits_per_weight()));
+    let types = recipe::writable().iter().map(|r| format!("{} ({} bits)", r.name(), r.bits_per_weight()));
     Failure::new("which type is to be written? Name one or more with --type")
         .hint(format!("the types and their bits per weight: {}", types.collect::<Vec<_>>().join(", ")))
 }

@@ -5,7 +5,7 @@ use crate::output;
 use crate::table::{Align, Table};
 use clap::ValueEnum;
 use ggufsmith_arch::FAMILIES;
-use ggufsmith_convert::recipe::{RECIPES, Tool};
+use ggufsmith_convert::recipe::{self, Tool};
 use ggufsmith_tokenizer as tokenizer;
 use serde::Serialize;
 
@@ -75,10 +75,10 @@ fn types() -> Vec<Type> {
         Tool::Converter => "convert_hf_to_gguf.py",
         Tool::Quantize => "llama-quantize",
     };
-    let of = RECIPES.iter().map(|recipe| Type {
+    let of = recipe::writable().iter().map(|recipe| Type {
         name: recipe.name(),
         file_type: recipe.ftype,
-        bits_per_weight: recipe.format.bits_per_weight(),
+        bits_per_weight: recipe.bits_per_weight(),
         block_elements: recipe.format.block_len,
         same_as: same_as(recipe.tool),
     });
@@ -133,7 +133,7 @@ mod tests {
     fn lists_hold_the_registries() {
         let lists = Lists { types: Some(types()), architectures: Some(architectures()), pre_tokenizers: None };
         let text = lists.text(true);
-        for name in RECIPES.iter().map(|r| r.name()).chain(ggufsmith_arch::class_names()) {
+        for name in recipe::writable().iter().map(|r| r.name()).chain(ggufsmith_arch::class_names()) {
             assert!(text.contains(name), "{name}");
         }
         assert!(text.starts_with("types\n  type "), "{text}");

@@ -27,6 +27,10 @@ pub struct Arguments {
     #[arg(long, visible_alias = "source", value_name = "SOURCE")]
     against: PathBuf,
 
+    /// Importance matrix that the files were made with, in either of llama.cpp's forms
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+
     #[command(flatten)]
     options: Options,
 
@@ -82,10 +86,6 @@ pub struct Options {
     #[arg(long, help_heading = "Forward pass")]
     no_latency: bool,
 
-    /// Importance matrix that the files were made with (llama.cpp's GGUF form)
-    #[arg(long, value_name = "FILE", help_heading = "Forward pass")]
-    imatrix: Option<PathBuf>,
-
     /// Save the source's log-probabilities in llama-perplexity's --kl-divergence-base form
     #[arg(long, value_name = "FILE", help_heading = "llama.cpp")]
     save_logits: Option<PathBuf>,
@@ -131,6 +131,8 @@ pub struct Run<'a> {
     pub source: &'a Path,
     /// Worker threads.
     pub threads: usize,
+    /// The importance matrix that the files were made with.
+    pub imatrix: Option<&'a Path>,
     /// Print nothing but errors and warnings.
     pub quiet: bool,
     /// How the source is opened.
@@ -148,6 +150,7 @@ impl Arguments {
             files: &self.files,
             source: &self.against,
             threads: threads::count(self.threads),
+            imatrix: self.imatrix.as_deref(),
             quiet: self.quiet,
             open: OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
             interrupt: &interrupt,
@@ -180,7 +183,7 @@ impl Options {
             n_ctx: self.n_ctx() as usize,
             windows: self.windows(),
             sentences: self.sentences.as_deref().map(|file| texts::read("--sentences", file)).transpose()?,
-            imatrix: self.imatrix.as_deref(),
+            imatrix: run.imatrix,
             memory: self.memory.unwrap_or(2_000_000_000),
             threads: run.threads,
             budget: self.budget()?,
@@ -233,7 +236,6 @@ impl Options {
             (self.memory.is_some(), "--memory"),
             (self.no_forward, "--no-forward"),
             (self.no_latency, "--no-latency"),
-            (self.imatrix.is_some(), "--imatrix"),
             (self.save_logits.is_some(), "--save-logits"),
             (self.logits.is_some(), "--logits"),
             (self.llama_perplexity.is_some(), "--llama-perplexity"),

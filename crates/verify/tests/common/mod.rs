@@ -52,6 +52,8 @@ pub fn convert_with(path: &str, types: &[&str], via: Via, split: SplitLimits) ->
         target: Target::File(out.path().join("model-{ftype}.gguf")),
         via,
         split,
+        choices: Default::default(),
+        imatrix: None,
         overrides: metadata::Overrides::default(),
         pre: None,
         strict_config: false,

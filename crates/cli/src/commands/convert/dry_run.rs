@@ -4,7 +4,7 @@ use crate::output::printable;
 use crate::table::{Align, Table};
 use crate::units;
 use ggufsmith_convert::Conversion;
-use ggufsmith_convert::plan::{Plan, PlannedOutput, plain_format};
+use ggufsmith_convert::plan::{PlannedOutput, plain_format};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -34,6 +34,8 @@ struct Output<'a> {
     bits_per_weight: f64,
     files: Vec<File<'a>>,
     tensors: Vec<Tensor<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    importance: Option<super::summary::Importance<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,7 +70,7 @@ impl<'a> Report<'a> {
             memory_bytes: plan.memory_bound(threads),
             threads,
             pre_tokenizer: super::summary::PreTokenizer::of(conversion),
-            outputs: plan.outputs.iter().map(|output| Output::new(plan, output)).collect(),
+            outputs: plan.outputs.iter().map(|output| Output::new(conversion, output)).collect(),
             dropped: super::summary::dropped(conversion),
             warnings: &conversion.warnings,
         }
@@ -76,7 +78,8 @@ impl<'a> Report<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn new(plan: &'a Plan, output: &'a PlannedOutput) -> Self {
+    fn new(conversion: &'a Conversion, output: &'a PlannedOutput) -> Self {
+        let plan = &conversion.plan;
         let files: Vec<&Path> = plan.files().map(|file| file.path.as_path()).collect();
         let tensor = |&index: &usize| {
             let (tensor, place) = (&plan.tensors[index], &output.places[index]);
@@ -88,7 +91,7 @@ impl<'a> Output<'a> {
                 bytes: place.bytes,
                 file: files[place.file],
                 offset: place.offset,
-                rule: place.rule,
+                rule: &place.rule,
             }
         };
         Output {
@@ -98,6 +101,7 @@ impl<'a> Output<'a> {
             bits_per_weight: output.bits_per_weight(plan.elems()),
             files: output.files.iter().map(|f| File { path: &f.path, bytes: f.layout.file_size() }).collect(),
             tensors: output.order.iter().map(tensor).collect(),
+            importance: super::summary::Importance::of(conversion, output),
         }
     }
 }
@@ -146,6 +150,10 @@ impl fmt::Display for Output<'_> {
         }
         let mut text = String::new();
         table.render("  ", &mut text);
-        f.write_str(&text)
+        f.write_str(&text)?;
+        match &self.importance {
+            Some(importance) => writeln!(f, "  {importance}"),
+            None => Ok(()),
+        }
     }
 }

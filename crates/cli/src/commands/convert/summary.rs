@@ -4,7 +4,7 @@ use crate::output::{self, printable};
 use super::device::GpuReport;
 use crate::units;
 use ggufsmith_convert::pipeline::Nonfinite;
-use ggufsmith_convert::plan::plain_format;
+use ggufsmith_convert::plan::{PlannedOutput, plain_format};
 use ggufsmith_convert::{Conversion, Finished};
 use serde::Serialize;
 use std::fmt;
@@ -61,6 +61,47 @@ struct Output<'a> {
     bits_per_weight: f64,
     files: Vec<File<'a>>,
     manifest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    importance: Option<Importance<'a>>,
+}
+
+/// How an importance matrix was used.
+#[derive(Debug, Serialize)]
+pub struct Importance<'a> {
+    imatrix: &'a str,
+    /// Tensors encoded with it.
+    tensors: usize,
+    /// Tensors that it does not name.
+    without: Vec<&'a str>,
+}
+
+impl<'a> Importance<'a> {
+    /// Of one output.
+    pub fn of(conversion: &'a Conversion, output: &'a PlannedOutput) -> Option<Self> {
+        // Files of the converter know no importance.
+        let imatrix = conversion.imatrix.as_ref().filter(|_| output.via.is_some())?;
+        let name = |&index: &usize| conversion.plan.tensors[index].name.as_str();
+        Some(Importance {
+            imatrix: &imatrix.file.name,
+            tensors: output.places.iter().filter(|place| place.weighted).count(),
+            without: output.without_importance.iter().map(name).collect(),
+        })
+    }
+}
+
+impl fmt::Display for Importance<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        write!(f, "importance: {} by {}", units::plural(self.tensors, "tensor"), printable(self.imatrix))?;
+        if !self.without.is_empty() {
+            let names: Vec<_> = self.without.iter().take(SHOWN).map(|name| printable(name)).collect();
+            write!(f, "; {} quantized without: {}", self.without.len(), names.join(", "))?;
+        }
+        match self.without.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more (--json lists them)"),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -143,6 +184,7 @@ impl<'a> Summary<'a> {
                 bits_per_weight: output.bits_per_weight(plan.elems()),
                 files: files.map(|f| File { path: &f.path, bytes: f.bytes, sha256: &f.sha256 }).collect(),
                 manifest: first.map(|file| format!("{}.manifest.json", file.path.display())),
+                importance: Importance::of(conversion, output),
             }
         });
         let outputs = outputs.collect();
@@ -214,6 +256,9 @@ impl fmt::Display for Summary<'_> {
             for file in &output.files {
                 writeln!(f, "  {}", printable(&file.path.to_string_lossy()))?;
                 writeln!(f, "  sha256 {}", file.sha256)?;
+            }
+            if let Some(importance) = &output.importance {
+                writeln!(f, "  {importance}")?;
             }
         }
         writeln!(f, "{}", self.pre_tokenizer)?;

@@ -1,13 +1,18 @@
-//! Importance matrices as `llama-imatrix` writes them (GGUF form), as `llama-quantize` uses them.
+//! Importance matrices as `llama-imatrix` writes them, as `llama-quantize` uses them (`load_imatrix` of its tool).
 //!
-//! For each weight the file holds `NAME.in_sum2` (sums of squared activations, one per column of each expert) and `NAME.counts`
-//! (how many activations were summed, one per expert), both F32. The importance of a column is sum over count; where an expert was
-//! never used, 1 (`load_imatrix` of llama.cpp's quantize tool).
+//! In the GGUF form the file holds for each weight `NAME.in_sum2` (sums of squared activations, one per column of each expert) and
+//! `NAME.counts` (how many activations were summed, one per expert), both F32. The importance of a column is sum over count; where
+//! an expert was never used, 1. The older form (`.dat`, see `legacy`) is recognised by its lack of GGUF's magic number.
 
-use ggufsmith_gguf::{GgufError, GgufTensor, Limits, LookupError, Shards};
+mod legacy;
+
+use crate::{GgufError, GgufTensor, Limits, LookupError, Shards};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+const MAGIC: &[u8] = b"GGUF";
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
 /// Bytes of an element.
@@ -19,16 +24,23 @@ pub struct Imatrix {
     entries: BTreeMap<String, Vec<f32>>,
     /// `imatrix.datasets`: the texts it was measured on.
     pub datasets: Vec<String>,
+    /// `imatrix.chunk_count`: how many chunks of text it was measured on, 0 where the file does not say.
+    pub chunks: u32,
 }
 
 /// Why an importance matrix cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ImatrixError {
-    #[error(
-        "the importance matrix cannot be read: {0} (files in the older .dat form are not read; llama-imatrix --in-file OLD.dat -o NEW.gguf converts them)"
-    )]
+    #[error("the importance matrix cannot be read: {0}")]
     Gguf(#[from] GgufError),
+    #[error("the importance matrix {}: {source}", file.display())]
+    Io { file: PathBuf, source: io::Error },
+    #[error(
+        "{}: byte {offset}: {what}; it is neither GGUF nor an importance matrix in llama.cpp's older .dat form, or it is cut short",
+        file.display()
+    )]
+    Legacy { file: PathBuf, offset: u64, what: String },
     #[error("{}: {source}; an importance matrix made by llama-imatrix has it", file.display())]
     Key { file: PathBuf, source: LookupError },
     #[error("{} is a {found:?} file, no importance matrix (general.type must be \"imatrix\")", file.display())]
@@ -57,6 +69,23 @@ impl Imatrix {
     /// # Errors
     /// [`ImatrixError`]: the file is no importance matrix, or not whole.
     pub fn open(path: &Path) -> Result<Imatrix, ImatrixError> {
+        let fault = |source| ImatrixError::Io { file: path.to_owned(), source };
+        let mut file = File::open(path).map_err(fault)?;
+        let mut magic = Vec::with_capacity(MAGIC.len());
+        Read::by_ref(&mut file).take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(fault)?;
+        let imatrix = if magic == MAGIC { Imatrix::open_gguf(path)? } else { legacy::read(path)? };
+        for (name, values) in &imatrix.entries {
+            if let Some(column) = values.iter().position(|value| !value.is_finite()) {
+                return Err(ImatrixError::NotFinite { file: path.to_owned(), tensor: name.clone(), column });
+            }
+        }
+        match imatrix.entries.is_empty() {
+            true => Err(ImatrixError::Empty { file: path.to_owned() }),
+            false => Ok(imatrix),
+        }
+    }
+
+    fn open_gguf(path: &Path) -> Result<Imatrix, ImatrixError> {
         let shards = Shards::open(path, &Limits::default())?;
         let file = || path.to_owned();
         let kind: &str =
@@ -66,6 +95,8 @@ impl Imatrix {
         }
         let datasets = shards.metadata().lookup::<&[String]>("imatrix.datasets");
         let datasets = datasets.map_err(|source| ImatrixError::Key { file: file(), source })?.unwrap_or_default().to_vec();
+        let chunks = shards.metadata().lookup::<u32>("imatrix.chunk_count");
+        let chunks = chunks.map_err(|source| ImatrixError::Key { file: file(), source })?.unwrap_or(0);
         let mut entries = BTreeMap::new();
         for tensor in shards.tensors() {
             let (name, partner) = if let Some(name) = tensor.name.strip_suffix(SUMS) {
@@ -82,14 +113,11 @@ impl Imatrix {
                 entries.insert(name.to_owned(), importance(path, &shards, tensor, other)?);
             }
         }
-        if entries.is_empty() {
-            return Err(ImatrixError::Empty { file: file() });
-        }
-        Ok(Imatrix { entries, datasets })
+        Ok(Imatrix { entries, datasets, chunks })
     }
 
     /// The importance of a tensor's columns, `[experts * columns]`; `shape` (outermost first) is the tensor's. None where it was
-    /// not measured, or, for the token embedding alone, where its length does not fit: `llama-quantize` ignores it there.
+    /// not measured, or, for token embeddings alone, where its length does not fit: `llama-quantize` ignores it there.
     ///
     /// # Errors
     /// [`ImatrixError::Length`] where the length does not fit.
@@ -100,7 +128,7 @@ impl Imatrix {
         let (expected, found) = (columns.saturating_mul(experts), values.len() as u64);
         match found == expected {
             true => Ok(Some(values)),
-            false if tensor == "token_embd.weight" => Ok(None),
+            false if matches!(tensor, "token_embd.weight" | "per_layer_token_embd.weight") => Ok(None),
             false => Err(ImatrixError::Length { tensor: tensor.to_owned(), expected, found }),
         }
     }
@@ -127,10 +155,7 @@ fn importance(path: &Path, shards: &Shards, sums: &GgufTensor, counts: &GgufTens
             *value = if count > 0.0 { *value / count } else { 1.0 };
         }
     }
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(column) => Err(ImatrixError::NotFinite { file: file(), tensor: sums.name.clone(), column }),
-        None => Ok(values),
-    }
+    Ok(values)
 }
 
 fn read(path: &Path, shards: &Shards, tensor: &GgufTensor) -> Result<Vec<f32>, ImatrixError> {
