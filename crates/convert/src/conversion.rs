@@ -143,7 +143,8 @@ impl Conversion {
         let request =
             PlanRequest { model: &model, metadata: &metadata, outputs: &outputs, via: options.via, split: options.split };
         let plan = Plan::build(&request)?;
-        let mut warnings = model.warnings.clone();
+        let mut warnings = checkpoint.notes();
+        warnings.extend(model.warnings.iter().cloned());
         warnings.extend(general_warnings.iter().map(ToString::to_string));
         warnings.extend(tokenizer.warnings.iter().cloned());
         warnings.extend(plan.outputs.iter().filter_map(|output| output.misleading_name(plan.elems())));

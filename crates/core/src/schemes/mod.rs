@@ -1,8 +1,10 @@
-//! The registry of schemes of other libraries than ggml: one file per scheme, one line here.
+//! The registry of schemes of other libraries than ggml: one file per scheme, for a scheme of sixteen values one line here.
 
 use crate::scheme::FourBit;
 
+pub mod fp4;
+pub mod int8;
 pub mod nf4;
 
-/// Every scheme.
-pub static SCHEMES: &[&FourBit] = &[&nf4::SCHEME];
+/// Every scheme of sixteen values.
+pub static SCHEMES: &[&FourBit] = &[&nf4::SCHEME, &fp4::SCHEME];
