@@ -2,6 +2,7 @@
 
 use crate::scheme::FourBit;
 
+pub mod dynamic8;
 pub mod fp4;
 pub mod int8;
 pub mod nf4;
