@@ -1,5 +1,7 @@
 //! What can be wrong with a checkpoint.
 
+use crate::bitsandbytes::BitsandbytesDefect;
+use ggufsmith_core::SourceError;
 use std::path::PathBuf;
 
 /// A model directory or one of its files cannot be used.
@@ -50,6 +52,10 @@ pub enum CheckpointError {
     Index { path: PathBuf, defect: IndexDefect },
     #[error("tensor {tensor:?} is in two files, {first} and {second}: remove the file that does not belong to the model")]
     InTwoFiles { tensor: String, first: String, second: String },
+    #[error("{}: tensor {tensor:?}: {defect}", path.display())]
+    Bitsandbytes { path: PathBuf, tensor: String, defect: BitsandbytesDefect },
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 /// What a path turned out to be.

@@ -5,6 +5,7 @@
 //! is allocated, every name is checked before it is joined to a path, and nothing is executed.
 #![forbid(unsafe_code)]
 
+mod bitsandbytes;
 mod dir;
 mod error;
 mod file;
@@ -14,6 +15,7 @@ mod json;
 mod limits;
 mod source;
 
+pub use bitsandbytes::BitsandbytesDefect;
 pub use dir::ModelDir;
 pub use error::{CheckpointError, HeaderDefect, IndexDefect, NotAFile};
 pub use header::{SafetensorsInfo, safetensors_info};

@@ -1,5 +1,6 @@
 //! A model's weights as a [`TensorSource`]: one safetensors file or many.
 
+use crate::bitsandbytes::{self, Bitsandbytes};
 use crate::error::IndexDefect;
 use crate::file::{self, Identity};
 use crate::index::Index;
@@ -11,9 +12,17 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The safetensors files of a model, open; only their headers have been read.
+/// The safetensors files of a model, open; only their headers have been read. What bitsandbytes quantized reads as what it
+/// decodes to.
 #[derive(Debug)]
 pub struct Checkpoint {
+    stored: Stored,
+    bitsandbytes: Option<Bitsandbytes>,
+}
+
+/// The tensors as the files hold them.
+#[derive(Debug)]
+struct Stored {
     shards: Vec<Shard>,
     tensors: Vec<TensorInfo>,
     /// Name to position in `tensors` and position of its file in `shards`.
@@ -36,7 +45,30 @@ impl Checkpoint {
     /// [`CheckpointError`]: there are no safetensors, a header or the index does not describe its files, a tensor is missing or
     /// there twice, or the checkpoint is quantized in a way that is not read.
     pub fn open(dir: &ModelDir) -> Result<Self, CheckpointError> {
-        refuse_prequantized(dir)?;
+        let by_config = prequantized(dir)?;
+        let stored = Stored::open(dir)?;
+        let names = stored.tensors.iter().map(|info| info.name.as_str());
+        let bitsandbytes = if by_config || bitsandbytes::is_one(names) {
+            Some(Bitsandbytes::open(&stored, dir.options().limits.dims)?)
+        } else {
+            None
+        };
+        Ok(Checkpoint { stored, bitsandbytes })
+    }
+
+    /// The files that are read, in order, with their size in bytes.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, u64)> {
+        self.stored.shards.iter().map(|shard| (shard.path.as_path(), shard.opened.len))
+    }
+
+    /// What a user should know: which precision was lost before.
+    pub fn notes(&self) -> Vec<String> {
+        self.bitsandbytes.as_ref().map(Bitsandbytes::notes).unwrap_or_default()
+    }
+}
+
+impl Stored {
+    fn open(dir: &ModelDir) -> Result<Self, CheckpointError> {
         let limits = &dir.options().limits;
         let index = Index::read(dir)?;
         let present = weight_files(dir, index.is_some())?;
@@ -48,27 +80,22 @@ impl Checkpoint {
         if names.len() > limits.shards {
             return Err(too_many("shards", limits.shards));
         }
-        let mut checkpoint = Checkpoint { shards: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
+        let mut stored = Stored { shards: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
         for name in &names {
             let Some((path, file, metadata)) = dir.open_file(name)? else {
                 return Err(missing_shard(dir, index.as_ref(), name));
             };
             let opened = Identity::of(&metadata);
             let info = header::read(&path, &file, &opened, limits)?;
-            if checkpoint.tensors.len() + info.tensors.len() > limits.tensors {
+            if stored.tensors.len() + info.tensors.len() > limits.tensors {
                 return Err(too_many("tensors", limits.tensors));
             }
-            checkpoint.add(Shard { path, file, opened }, info.tensors)?;
+            stored.add(Shard { path, file, opened }, info.tensors)?;
         }
         if let Some(index) = &index {
-            index.check(checkpoint.tensors.iter().map(|info| (info.name.as_str(), file_name(&info.file))))?;
+            index.check(stored.tensors.iter().map(|info| (info.name.as_str(), file_name(&info.file))))?;
         }
-        Ok(checkpoint)
-    }
-
-    /// The files that are read, in order, with their size in bytes.
-    pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, u64)> {
-        self.shards.iter().map(|shard| (shard.path.as_path(), shard.opened.len))
+        Ok(stored)
     }
 
     fn add(&mut self, shard: Shard, tensors: Vec<TensorInfo>) -> Result<(), CheckpointError> {
@@ -88,6 +115,30 @@ impl Checkpoint {
 }
 
 impl TensorSource for Checkpoint {
+    fn tensors(&self) -> &[TensorInfo] {
+        self.bitsandbytes.as_ref().map_or(&self.stored.tensors, |adapter| &adapter.tensors)
+    }
+
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        match &self.bitsandbytes {
+            Some(adapter) => adapter.info(name),
+            None => self.stored.info(name),
+        }
+    }
+
+    fn read(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
+        match &self.bitsandbytes {
+            Some(adapter) => adapter.read(&self.stored, name, offset, out),
+            None => self.stored.read(name, offset, out),
+        }
+    }
+
+    fn check_unchanged(&self) -> Result<(), SourceError> {
+        self.stored.check_unchanged()
+    }
+}
+
+impl TensorSource for Stored {
     fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
@@ -188,8 +239,9 @@ fn missing_shard(dir: &ModelDir, index: Option<&Index>, name: &str) -> Checkpoin
     }
 }
 
-/// Quantized checkpoints say so in config.json, or (ModelOpt) in a file of their own.
-fn refuse_prequantized(dir: &ModelDir) -> Result<(), CheckpointError> {
+/// Quantized checkpoints say so in config.json, or (ModelOpt) in a file of their own. Whether bitsandbytes did it; another
+/// method is an error.
+fn prequantized(dir: &ModelDir) -> Result<bool, CheckpointError> {
     const CONFIG: &str = "config.json";
     const MODELOPT: &str = "hf_quant_config.json";
     let modelopt = dir.json(MODELOPT)?;
@@ -199,13 +251,27 @@ fn refuse_prequantized(dir: &ModelDir) -> Result<(), CheckpointError> {
         (CONFIG, Some(dir.config()), "quantization", "mode"), // MLX
         (MODELOPT, modelopt.as_ref(), "quantization", "quant_algo"),
     ];
+    let mut bitsandbytes = false;
     for (file, config, key, method) in places {
         if let Some(entry) = config.and_then(|config| config.get(key)).filter(|entry| !entry.is_null()) {
+            if (file, key) == (CONFIG, "quantization_config") && is_bitsandbytes(entry) {
+                bitsandbytes = true;
+                continue;
+            }
             let method = entry.get(method).and_then(Value::as_str).unwrap_or("an unnamed method").to_owned();
             return Err(CheckpointError::Prequantized { path: dir.path().into(), file, key, method });
         }
     }
-    Ok(())
+    Ok(bitsandbytes)
+}
+
+/// Old versions of transformers wrote no method, only what to load.
+fn is_bitsandbytes(entry: &Value) -> bool {
+    let flag = |key| entry.get(key).and_then(Value::as_bool) == Some(true);
+    match entry.get("quant_method") {
+        Some(method) => method == "bitsandbytes",
+        None => flag("load_in_4bit") || flag("load_in_8bit"),
+    }
 }
 
 /// The last part of a path; shard names are UTF-8, having come from JSON or from a listing that leaves out others.

@@ -223,7 +223,6 @@ fn a_directory_that_is_no_model() {
 #[test]
 fn a_checkpoint_that_is_quantized_already() {
     for (file, config, wanted) in [
-        ("config.json", json!({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}), "bitsandbytes"),
         ("config.json", json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}), "gptq"),
         ("config.json", json!({"quantization_config": {}}), "an unnamed method"),
         ("config.json", json!({"compression_config": {"format": "pack-quantized"}}), "pack-quantized"),

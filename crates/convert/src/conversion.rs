@@ -161,7 +161,8 @@ impl Conversion {
             imatrix: imatrix.as_ref(),
         };
         let plan = Plan::build(&request)?;
-        let mut warnings = model.warnings.clone();
+        let mut warnings = checkpoint.notes();
+        warnings.extend(model.warnings.iter().cloned());
         warnings.extend(general_warnings.iter().map(ToString::to_string));
         warnings.extend(tokenizer.warnings.iter().cloned());
         warnings.extend(plan.outputs.iter().filter_map(|output| output.misleading_name(plan.elems())));

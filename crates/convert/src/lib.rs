@@ -4,10 +4,11 @@
 //! weight is read. [`Conversion::run`] executes it: [`pipeline`] reads every source chunk once and encodes it for every output,
 //! [`sink`] writes at positions and lets all files appear together, [`manifest`] says what was made from what.
 //!
-//! [`export`] is the way back: from GGUF to a model directory.
+//! [`export`] is the way back: from GGUF to a model directory. [`bitsandbytes`] quantizes a model directory to another one.
 
 #![forbid(unsafe_code)]
 
+pub mod bitsandbytes;
 mod conversion;
 pub mod export;
 mod importance;

@@ -4,7 +4,8 @@
 //!
 //! A tensor is one sequence of elements, whatever its shape, in blocks of `block_len`; the last one may be shorter. Per block there
 //! is one F32, the largest magnitude `absmax`; per element a code of 4 bits, two to a byte, the first element in the *high* half.
-//! Value: `values[code] * absmax`. A code is the number of bounds, midpoints between neighbouring values, below `x / absmax`.
+//! Value: `values[code] * absmax`. The values in ascending order have ranks; the rank of an element is the number of bounds,
+//! midpoints between neighbouring values, below `x / absmax`, and `codes[rank]` is its code.
 
 use crate::blocks::simd::{self, Isa, Kernel};
 use crate::blocks::words::{self, BF16, F16, F32, Word};
@@ -18,11 +19,16 @@ const STEP: usize = 32;
 pub struct FourBit {
     /// Its name.
     pub name: &'static str,
-    /// What the codes stand for, relative to the block's largest magnitude; ascending.
+    /// What each code stands for, relative to the block's largest magnitude.
     pub values: [f32; 16],
-    /// Midpoints between neighbouring values.
+    /// Midpoints between neighbouring values, ascending.
     pub bounds: [f32; 15],
+    /// The code of each rank.
+    pub codes: [u8; 16],
 }
+
+/// The codes of a scheme whose values ascend with them.
+pub const ASCENDING: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// Lengths that do not belong together. All of them are faults of the caller: data never makes a scheme fail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,15 +48,20 @@ impl FourBit {
     /// Block length where nothing else is asked for.
     pub const DEFAULT_BLOCK_LEN: usize = 64;
 
-    /// A scheme of ascending values.
-    pub const fn new(name: &'static str, values: [f32; 16]) -> FourBit {
+    /// A scheme of these values, one per code, and the codes in the order of their values.
+    pub const fn new(name: &'static str, values: [f32; 16], codes: [u8; 16]) -> FourBit {
         let mut bounds = [0.0; 15];
         let mut i = 0;
         while i < 15 {
-            bounds[i] = (values[i] + values[i + 1]) / 2.0;
+            bounds[i] = (values[codes[i] as usize] + values[codes[i + 1] as usize]) / 2.0;
             i += 1;
         }
-        FourBit { name, values, bounds }
+        FourBit { name, values, bounds, codes }
+    }
+
+    /// What each code stands for in a block of this `absmax`.
+    pub fn scaled(&self, absmax: f32) -> [f32; 16] {
+        self.values.map(|value| value * absmax)
     }
 
     /// Bytes of codes for `elems` elements.
@@ -112,7 +123,7 @@ impl FourBit {
     pub fn decode(&self, codes: &[u8], absmax: &[f32], block_len: usize, out: &mut [f32]) -> Result<(), SchemeError> {
         self.check(out.len(), block_len, codes.len(), absmax.len())?;
         for ((out, codes), absmax) in out.chunks_mut(block_len).zip(codes.chunks(block_len / 2)).zip(absmax) {
-            let scaled = self.values.map(|value| value * absmax);
+            let scaled = self.scaled(*absmax);
             for (pair, byte) in out.chunks_mut(2).zip(codes) {
                 pair[0] = scaled[usize::from(byte >> 4)];
                 if let Some(second) = pair.get_mut(1) {
@@ -175,7 +186,7 @@ impl FourBit {
             let code = |word: &W::Bytes| {
                 let x = W::widen(*word);
                 let scaled = if whole { x * inverse } else { x / *absmax };
-                self.bounds.iter().filter(|bound| above(scaled, **bound)).count() as u8
+                self.codes[self.bounds.iter().filter(|bound| above(scaled, **bound)).count()]
             };
             for (byte, pair) in codes.iter_mut().zip(words.chunks(2)) {
                 *byte = code(&pair[0]) << 4 | pair.get(1).map_or(self.code_of_zero(), code);
@@ -184,7 +195,7 @@ impl FourBit {
     }
 
     fn code_of_zero(&self) -> u8 {
-        self.bounds.iter().filter(|bound| above(0.0, **bound)).count() as u8
+        self.codes[self.bounds.iter().filter(|bound| above(0.0, **bound)).count()]
     }
 
     fn fast<W: Word>(&self, source: &[W::Bytes], block_len: usize, codes: &mut [u8], absmax: &mut [f32]) {
@@ -194,6 +205,7 @@ impl FourBit {
         let (absmax, last_absmax) = absmax.split_at_mut(whole);
         let blocks = WholeBlocks::<W> {
             bounds: &self.bounds,
+            ranked: (self.codes != ASCENDING).then_some(&self.codes),
             steps: block_len / STEP,
             words: source.as_chunks().0,
             codes: codes.as_chunks_mut().0,
@@ -217,6 +229,8 @@ fn above(value: f32, bound: f32) -> bool {
 
 struct WholeBlocks<'a, W: Word> {
     bounds: &'a [f32; 15],
+    /// The code of each rank, where it is not the rank itself.
+    ranked: Option<&'a [u8; 16]>,
     steps: usize,
     words: &'a [[W::Bytes; STEP]],
     codes: &'a mut [[u8; STEP / 2]],
@@ -243,7 +257,10 @@ impl<W: Word> Kernel for WholeBlocks<'_, W> {
                         *count += if above(*value, *bound) { 1.0 } else { 0.0 };
                     }
                 }
-                let counts = isa.truncate::<255>(&counts);
+                let mut counts = isa.truncate::<255>(&counts);
+                if let Some(codes) = self.ranked {
+                    counts = words::map(&counts, |rank: u8| codes[usize::from(rank & 15)]);
+                }
                 for (byte, pair) in codes.iter_mut().zip(counts.as_chunks::<2>().0) {
                     *byte = pair[0] << 4 | pair[1];
                 }

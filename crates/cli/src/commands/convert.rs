@@ -1,5 +1,6 @@
 //! `ggufsmith convert`.
 
+mod bitsandbytes;
 mod device;
 mod dry_run;
 mod source;
@@ -34,8 +35,8 @@ pub struct Arguments {
     source: PathBuf,
 
     /// Type to write, in any case; repeat it, or separate several by commas (`ggufsmith list types` shows all)
-    #[arg(short, long = "type", visible_alias = "outtype", value_name = "TYPE", value_delimiter = ',', value_parser = names::file_type)]
-    types: Vec<&'static FileType>,
+    #[arg(short, long = "type", visible_alias = "outtype", value_name = "TYPE", value_delimiter = ',', value_parser = output_type)]
+    types: Vec<OutputType>,
 
     /// The 16- or 32-bit file that llama.cpp's two steps would have in between; auto loses nothing
     #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
@@ -113,6 +114,9 @@ pub struct Arguments {
     #[command(flatten)]
     verification: verify::Options,
 
+    #[command(flatten)]
+    bitsandbytes: bitsandbytes::Options,
+
     /// What encodes: auto takes a GPU beside the CPU where it pays (at least 4 GB of weights, and 20 % more throughput in a short
     /// measurement); gpu takes any adapter and fails without one. The bytes are the same
     #[arg(long, value_enum, default_value_t, value_name = "DEVICE", help_heading = "Run")]
@@ -148,10 +152,39 @@ impl From<ViaArgument> for Via {
     }
 }
 
+/// `--type`: of a GGUF file, or of bitsandbytes.
+#[derive(Debug, Clone)]
+enum OutputType {
+    File(&'static FileType),
+    Bitsandbytes(String),
+}
+
+impl OutputType {
+    fn name(&self) -> &str {
+        match self {
+            OutputType::File(file_type) => file_type.name(),
+            OutputType::Bitsandbytes(name) => name,
+        }
+    }
+}
+
+fn output_type(name: &str) -> Result<OutputType, names::TypeNameError> {
+    match bitsandbytes::is_type(name) {
+        true => Ok(OutputType::Bitsandbytes(name.to_uppercase())),
+        false => names::file_type(name).map(OutputType::File),
+    }
+}
+
 impl Arguments {
     /// Convert, or show the plan.
     pub fn run(&self) -> Result<(), Failure> {
         let started = Instant::now();
+        if self.bitsandbytes.format == bitsandbytes::Format::Safetensors {
+            return self.quantize();
+        }
+        if let Some(flag) = self.bitsandbytes.given() {
+            return Err(Failure::new(format!("{flag} has no meaning for GGUF files")).hint("add --format safetensors"));
+        }
         let options = self.options()?;
         if let Some(flag) = self.verification.given().filter(|_| !self.verify) {
             return Err(Failure::new(format!("{flag} says how to verify, and --verify was not given")).hint("add --verify"));
@@ -218,6 +251,24 @@ impl Arguments {
         self.verification.conclude(&reports)
     }
 
+    /// `--format safetensors`.
+    fn quantize(&self) -> Result<(), Failure> {
+        if self.dry_run || self.verify {
+            return Err(Failure::new("--dry-run and --verify are for GGUF files, not for --format safetensors"));
+        }
+        source::check(&self.source)?;
+        self.bitsandbytes.run(&bitsandbytes::Request {
+            source: &self.source,
+            types: self.types.iter().map(OutputType::name).collect(),
+            out: self.out.as_deref(),
+            force: self.force,
+            threads: threads::count(self.threads),
+            follow_symlinks: self.follow_symlinks,
+            json: self.json,
+            quiet: self.quiet,
+        })
+    }
+
     /// The outputs, of split ones the first shard, against the source.
     fn verify_outputs(&self, conversion: &Conversion, threads: usize, interrupt: &Interrupt) -> Result<Vec<Report>, Failure> {
         let first = conversion.plan.outputs.iter().filter_map(|output| output.files.first());
@@ -244,7 +295,14 @@ impl Arguments {
 
     fn options(&self) -> Result<Options, Failure> {
         let mut types: Vec<&'static FileType> = Vec::new();
-        for &file_type in &self.types {
+        for output_type in &self.types {
+            let file_type = match output_type {
+                OutputType::File(file_type) => *file_type,
+                OutputType::Bitsandbytes(name) => {
+                    let message = format!("GGUF has no type {name}");
+                    return Err(Failure::new(message).hint("--format safetensors writes it for transformers and bitsandbytes"));
+                }
+            };
             if !types.iter().any(|known| known.ftype == file_type.ftype) {
                 types.push(file_type);
             }

@@ -23,11 +23,11 @@ const READ_BY_NAME: &[&str] = &[
 
 /// Directories that were made for a run and go again unless it succeeds.
 #[derive(Debug)]
-pub(super) struct Made(Vec<PathBuf>);
+pub(crate) struct Made(Vec<PathBuf>);
 
 impl Made {
     /// They are to stay.
-    pub(super) fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.0.clear();
     }
 }
@@ -42,7 +42,7 @@ impl Drop for Made {
 }
 
 /// Make `out` with what leads to it, and look whether anything in it would be read together with `names`.
-pub(super) fn prepare(out: &Path, names: &BTreeSet<&str>) -> Result<Made, ExportError> {
+pub(crate) fn prepare(out: &Path, names: &BTreeSet<&str>) -> Result<Made, ExportError> {
     let mut missing: Vec<PathBuf> =
         out.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).map(Path::to_owned).collect();
     missing.reverse();

@@ -4,11 +4,11 @@
 //! expression and places all tensors in safetensors files: everything is decided before the first weight is written.
 //! [`Export::run`] writes tile by tile; the files appear together, or none does.
 
-mod directory;
+pub(crate) mod directory;
 mod dtype;
 mod error;
 mod run;
-mod safetensors;
+pub(crate) mod safetensors;
 mod source;
 
 pub use dtype::DTypeChoice;

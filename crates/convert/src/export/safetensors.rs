@@ -9,11 +9,11 @@ const HEADER_ALIGNMENT: usize = 8;
 
 /// A tensor to be placed.
 #[derive(Debug, Clone)]
-pub(super) struct Spec<'a> {
-    pub(super) name: &'a str,
-    pub(super) dtype: DType,
+pub(crate) struct Spec<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) dtype: DType,
     /// Outermost dimension first.
-    pub(super) shape: &'a [u64],
+    pub(crate) shape: &'a [u64],
 }
 
 impl Spec<'_> {
@@ -24,18 +24,18 @@ impl Spec<'_> {
 
 /// One file.
 #[derive(Debug)]
-pub(super) struct Shard {
-    pub(super) name: String,
+pub(crate) struct Shard {
+    pub(crate) name: String,
     /// The length of the JSON text, and the text.
-    pub(super) header: Vec<u8>,
-    pub(super) bytes: u64,
+    pub(crate) header: Vec<u8>,
+    pub(crate) bytes: u64,
     /// Index of each tensor and where its bytes lie in the file, ascending.
-    pub(super) tensors: Vec<(usize, Range<u64>)>,
+    pub(crate) tensors: Vec<(usize, Range<u64>)>,
 }
 
 /// Place tensors, which are in the order of their names: a new file begins where one would hold more than `max_bytes` of data.
 /// The files, and the index where there are several.
-pub(super) fn place(specs: &[Spec<'_>], max_bytes: u64) -> (Vec<Shard>, Option<Value>) {
+pub(crate) fn place(specs: &[Spec<'_>], max_bytes: u64) -> (Vec<Shard>, Option<Value>) {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut filled = 0u64;
     for (index, spec) in specs.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! `NF4` of bitsandbytes: codes of 4 bits for sixteen quantiles of the normal distribution, one F32 scale per block.
 //! 4.5 bits per weight in blocks of 64.
 
-use crate::scheme::FourBit;
+use crate::scheme::{ASCENDING, FourBit};
 
 /// bitsandbytes' `nf4`.
 pub static SCHEME: FourBit = FourBit::new(
@@ -24,4 +24,5 @@ pub static SCHEME: FourBit = FourBit::new(
         0.722_956_84,
         1.0,
     ],
+    ASCENDING,
 );
