@@ -66,9 +66,10 @@ pub fn class_names() -> impl Iterator<Item = &'static str> {
 /// [`ArchError`]: the class is unknown, a config key is missing, wrong or would be ignored although it matters, a tensor maps to
 /// nothing or twice, is missing, or has a shape that the config does not allow.
 pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Result<Model, ArchError> {
-    let (family, config, filled) = choose(config)?;
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
+    let (family, config) = choose(config)?;
     let mut warnings = Vec::new();
-    if let Err(model_type) = filled {
+    if config.filled().is_none() {
         let name = config.class().name;
         warnings.push(format!("config.json's model_type {model_type} is not that of {name}: no defaults are filled in"));
     }
@@ -83,7 +84,7 @@ pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Re
 /// # Errors
 /// [`DecoderError`]: the class is unknown, a key is missing or wrong, or there is no forward pass for what it asks.
 pub fn decoder(config: &Value) -> Result<Decoder, DecoderError> {
-    let (family, config, _) = choose(config)?;
+    let (family, config) = choose(config)?;
     family.decoder(&config)
 }
 
@@ -99,8 +100,8 @@ pub fn decoder_of_gguf(metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Resul
     family.decoder_of_gguf(metadata, has)
 }
 
-/// The family of a config.json, and the config with its defaults filled in; where there are none, the `model_type` that has none.
-fn choose(config: &Value) -> Result<(&'static dyn Family, Config, Result<(), String>), ArchError> {
+/// The family of a config.json, and the config with the defaults of its `model_type` filled in.
+fn choose(config: &Value) -> Result<(&'static dyn Family, Config), ArchError> {
     let name = class_name(config)?;
     let (family, class) = by_class(name).ok_or_else(|| ArchError::UnknownClass {
         class: name.to_owned(),
@@ -110,8 +111,7 @@ fn choose(config: &Value) -> Result<(&'static dyn Family, Config, Result<(), Str
     // transformers picks the config class, and with it the defaults, by model_type; one that it does not know gets none.
     let model_type = config.get("model_type").and_then(Value::as_str);
     let filled = family.classes().iter().find(|class| Some(class.model_type) == model_type);
-    let known = filled.map(|_| ()).ok_or_else(|| model_type.unwrap_or("(none)").to_owned());
-    Ok((family, Config::new(config, class, filled)?, known))
+    Ok((family, Config::new(config, class, filled)?))
 }
 
 /// The first entry of `architectures`.
