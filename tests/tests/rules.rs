@@ -222,9 +222,16 @@ fn every_fixture_is_described() {
 #[test]
 fn scripts_can_be_executed() {
     #[cfg(unix)]
-    for name in
-        ["scripts/test", "scripts/readme", "scripts/action", "scripts/compare-safetensors", ".ci/run", "bench/compare_llama_cpp"]
-    {
+    for name in [
+        "scripts/test",
+        "scripts/readme",
+        "scripts/action",
+        "scripts/compare-safetensors",
+        ".ci/run",
+        "bench/compare_llama_cpp",
+        "bench/compare_perplexity",
+        "bench/memory_verify",
+    ] {
         use std::os::unix::fs::PermissionsExt;
         let mode = fs::metadata(root().join(name)).unwrap().permissions().mode();
         assert!(mode & 0o111 == 0o111, "{name} has mode {mode:o}");

@@ -74,16 +74,19 @@ impl Scratch {
         let keys = View { data: &kv.keys[at..], stride };
         small(View { data: queries, stride: row }, keys, true, tokens, len, head_dim, &mut self.scores, scale);
         let window = attention.window.map_or(usize::MAX, |window| window as usize);
-        ops::vector(|| {
-            for (token, scores) in self.scores[..tokens * len].chunks_exact_mut(len).enumerate() {
-                let position = first + token;
-                let end = position + 1 - start;
-                let begin = (position + 1).saturating_sub(window).saturating_sub(start);
-                scores[..begin].fill(0.0);
-                scores[end..].fill(0.0);
-                ops::softmax(&mut scores[begin..end]);
-            }
-        });
+        ops::vector(
+            #[inline(always)]
+            || {
+                for (token, scores) in self.scores[..tokens * len].chunks_exact_mut(len).enumerate() {
+                    let position = first + token;
+                    let end = position + 1 - start;
+                    let begin = (position + 1).saturating_sub(window).saturating_sub(start);
+                    scores[..begin].fill(0.0);
+                    scores[end..].fill(0.0);
+                    ops::softmax(&mut scores[begin..end]);
+                }
+            },
+        );
         let values = View { data: &kv.values[at..], stride };
         small(View { data: &self.scores, stride: len }, values, false, tokens, head_dim, len, &mut self.out, 1.0);
     }

@@ -9,20 +9,21 @@ use rayon::prelude::*;
 pub trait MatMul: Send + Sync {
     /// `out[t][n] = Σ_k x[t][k] · w[n][k]` for whole rows of weights.
     ///
-    /// `x` is `[tokens, cols]`, `w` is `[rows, cols]`, `out` holds `tokens` rows `stride` elements apart, of which the elements
+    /// `x` is `[tokens, cols]`, `w` is `[rows, w_stride]`, of which the first `cols` elements of each row count, `out` holds `tokens` rows `stride` elements apart, of which the elements
     /// from `column` on, one for each row of `w`, are written. The same arguments give the same bits on any number of threads.
     ///
     /// # Panics
     /// Where the lengths do not belong together: a fault of the caller.
-    fn matmul(&self, x: &[f32], w: &[f32], cols: usize, out: &mut [f32], stride: usize, column: usize);
+    #[allow(clippy::too_many_arguments, reason = "three matrices, two of them parts of wider ones")]
+    fn matmul(&self, x: &[f32], w: &[f32], cols: usize, w_stride: usize, out: &mut [f32], stride: usize, column: usize);
 }
 
 /// The crate `gemm`, on the threads of the current pool.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Gemm;
 
-/// Tokens per job: with [`ROWS`], small enough for a core's cache and large enough that packing does not count.
-const TOKENS: usize = 256;
+/// Tokens per job: gemm packs the rows of weights once for them.
+const TOKENS: usize = 512;
 /// Rows of weights per job.
 const ROWS: usize = 256;
 
@@ -35,9 +36,10 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl MatMul for Gemm {
-    fn matmul(&self, x: &[f32], w: &[f32], cols: usize, out: &mut [f32], stride: usize, column: usize) {
-        assert!(cols > 0 && x.len().is_multiple_of(cols) && w.len().is_multiple_of(cols), "whole rows");
-        let (tokens, rows) = (x.len() / cols, w.len() / cols);
+    fn matmul(&self, x: &[f32], w: &[f32], cols: usize, w_stride: usize, out: &mut [f32], stride: usize, column: usize) {
+        assert!(cols > 0 && cols <= w_stride, "columns");
+        assert!(x.len().is_multiple_of(cols) && w.len().is_multiple_of(w_stride), "whole rows");
+        let (tokens, rows) = (x.len() / cols, w.len() / w_stride);
         assert!(column + rows <= stride && out.len() >= tokens * stride, "room for every product");
         // Blocks do not depend on the number of threads, since the order of sums inside `gemm` depends on their size.
         let (across, down) = (tokens.div_ceil(TOKENS), rows.div_ceil(ROWS));
@@ -46,16 +48,16 @@ impl MatMul for Gemm {
             // Jobs of one block of weights follow each other.
             let (t, n) = (job % across * TOKENS, job / across * ROWS);
             let (m, rows) = (TOKENS.min(tokens - t), ROWS.min(rows - n));
-            block(&x[t * cols..(t + m) * cols], &w[n * cols..(n + rows) * cols], cols, shared, t * stride + column + n, stride);
+            let w = View { data: &w[n * w_stride..(n + rows) * w_stride], stride: w_stride };
+            block(&x[t * cols..(t + m) * cols], w, cols, shared, t * stride + column + n, stride);
         });
     }
 }
 
 /// One job: `m` tokens by `rows` rows, written from element `at` of `out` on.
-fn block(x: &[f32], w: &[f32], cols: usize, out: Shared, at: usize, stride: usize) {
-    let (m, rows) = (x.len() / cols, w.len() / cols);
-    let cols_stride = cols as isize;
-    // SAFETY: `x` and `w` are `[m, cols]` and `[rows, cols]`, contiguous. `matmul` has checked that rows `t..t + m` of `out`, `stride`
+fn block(x: &[f32], w: View<'_>, cols: usize, out: Shared, at: usize, stride: usize) {
+    let (m, rows) = (x.len() / cols, w.data.len() / w.stride);
+    // SAFETY: `x` is `[m, cols]`, contiguous, `w` has `rows` rows of `w.stride` elements, at least `cols`. `matmul` has checked that rows `t..t + m` of `out`, `stride`
     // apart, have `rows` elements from `column + n` on; each job has other tokens or other rows, so no two write one element, and
     // nobody reads `out` meanwhile: `matmul` holds it exclusively until every job has ended.
     unsafe {
@@ -69,11 +71,11 @@ fn block(x: &[f32], w: &[f32], cols: usize, out: Shared, at: usize, stride: usiz
             stride as isize,
             1,
             false,
-            w.as_ptr(),
+            w.data.as_ptr(),
             1,
-            cols_stride,
+            w.stride as isize,
             x.as_ptr(),
-            cols_stride,
+            cols as isize,
             1,
             0.0,
             1.0,
@@ -151,7 +153,8 @@ mod tests {
             let (x, w) = (numbers(tokens * cols, 1), numbers(rows * cols, 2));
             let expected = textbook(&x, &w, cols);
             let mut out = vec![7.0; tokens * stride];
-            Gemm.matmul(&x, &w, cols, &mut out, stride, column);
+            let w: Vec<f32> = w.chunks(cols).flat_map(|row| row.iter().copied().chain([f32::NAN; 3])).collect();
+            Gemm.matmul(&x, &w, cols, cols + 3, &mut out, stride, column);
             for t in 0..tokens {
                 for n in 0..stride {
                     let found = out[t * stride + n];
@@ -170,7 +173,7 @@ mod tests {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut out = vec![0.0; 700 * 900];
-            pool.install(|| Gemm.matmul(&x, &w, 96, &mut out, 900, 0));
+            pool.install(|| Gemm.matmul(&x, &w, 96, 96, &mut out, 900, 0));
             out
         };
         let one = run(1);

@@ -6,6 +6,8 @@ use crate::rope::Table;
 use crate::{Weights, WeightsError, ops};
 use ggufsmith_arch::Decoder;
 use ggufsmith_arch::decoder::{Layer, Linear, Norm};
+use rayon::prelude::*;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Bytes of decoded weights that are held at a time.
@@ -170,7 +172,7 @@ impl Model {
             if token >= n_vocab {
                 return Err(InferError::Token { token, n_vocab });
             }
-            self.weights.decode(&self.decoder.token_embd, u64::from(token) * n_embd as u64, row)?;
+            self.weights.decode(&self.decoder.token_embd, token.into(), n_embd, row)?;
             if !row.iter().all(|value| value.is_finite()) {
                 return Err(InferError::Embedding { token });
             }
@@ -277,6 +279,34 @@ impl Model {
         self.rows(linear, 0..linear.rows as usize, x, out, tile)
     }
 
+    /// The rows `range` of a matrix for a few tokens: each thread decodes small tiles and multiplies by them at once.
+    fn few(&self, linear: &Linear, range: Range<usize>, x: &[f32], out: &mut [f32]) -> Result<(), InferError> {
+        let (cols, width) = (linear.cols as usize, range.len());
+        // No more rows than MatMul takes at once.
+        let step = (FEW_ELEMS / cols).clamp(1, 128);
+        let products: Vec<Vec<f32>> = (0..width.div_ceil(step))
+            .into_par_iter()
+            .map(|number| {
+                let at = number * step;
+                let rows = step.min(width - at);
+                let mut products = vec![0.0; x.len() / cols * rows];
+                let mut memory = TILE.take();
+                let tile = at_least(&mut memory, rows * cols);
+                self.weights.decode(&linear.weight, (range.start + at) as u64, cols, tile)?;
+                self.multiply.matmul(x, tile, cols, cols, &mut products, rows, 0);
+                TILE.set(memory);
+                Ok(products)
+            })
+            .collect::<Result<_, WeightsError>>()?;
+        for (number, products) in products.iter().enumerate() {
+            let (at, rows) = (number * step, products.len() / (x.len() / cols));
+            for (out, products) in out.chunks_exact_mut(width).zip(products.chunks_exact(rows)) {
+                out[at..at + rows].copy_from_slice(products);
+            }
+        }
+        Ok(())
+    }
+
     /// The rows `range` of a matrix, tile by tile.
     fn rows(
         &self,
@@ -287,14 +317,19 @@ impl Model {
         tile: &mut Vec<f32>,
     ) -> Result<(), InferError> {
         let cols = linear.cols as usize;
-        let step = (TILE_BYTES / size_of::<f32>() / cols).max(1);
-        let mut from = range.start;
-        while from < range.end {
-            let rows = step.min(range.end - from);
-            tile.resize(rows * cols, 0.0);
-            self.weights.decode(&linear.weight, (from * cols) as u64, tile)?;
-            self.multiply.matmul(x, tile, cols, out, range.len(), from - range.start);
-            from += rows;
+        if x.len() <= FEW * cols {
+            self.few(linear, range.clone(), x, out)?;
+        } else {
+            let stride = padded(cols);
+            let step = (TILE_BYTES / size_of::<f32>() / stride).max(1);
+            let mut from = range.start;
+            while from < range.end {
+                let rows = step.min(range.end - from);
+                let tile = at_least(tile, rows * stride);
+                self.weights.decode(&linear.weight, from as u64, stride, tile)?;
+                self.multiply.matmul(x, tile, cols, stride, out, range.len(), from - range.start);
+                from += rows;
+            }
         }
         if let Some(bias) = &linear.bias {
             let bias = self.weights.vector(bias, &[linear.rows.into()])?;
@@ -302,6 +337,30 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Tokens for which decoding is most of the work.
+const FEW: usize = 8;
+/// Elements of a tile that stays in a core's cache between decoding and multiplying.
+const FEW_ELEMS: usize = 1 << 16;
+
+thread_local! {
+    static TILE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// The first `len` elements of memory that grows to what is needed and is not cleared.
+fn at_least(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if memory.len() < len {
+        memory.resize(len, 0.0);
+    }
+    &mut memory[..len]
+}
+
+/// Distance of the rows of a decoded tile: an odd number of cache lines. Rows a power of two apart would meet in a few sets of the cache
+/// while gemm packs them.
+fn padded(cols: usize) -> usize {
+    const LINE: usize = 64 / size_of::<f32>();
+    (cols.div_ceil(LINE) | 1) * LINE
 }
 
 fn no_rope() -> ggufsmith_arch::decoder::Rope {

@@ -7,7 +7,8 @@ use crate::rope::Turn;
 use ggufsmith_arch::decoder::RopeLayout;
 use rayon::prelude::*;
 
-/// Run plain loops as vector code of the machine. What is inlined into `f` is compiled for each instruction set.
+/// Run plain loops as vector code of the machine. What is inlined into `f` is compiled for each instruction set; `f` itself must be a
+/// closure that is `#[inline(always)]`, or it stays outside.
 #[inline(always)]
 pub fn vector<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
@@ -52,17 +53,21 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 /// Largest value of a row; NaN where one is in it. Negative infinity for an empty row.
 #[inline(always)]
 pub fn max(row: &[f32]) -> f32 {
-    let mut parts = [f32::NEG_INFINITY; 8];
-    let chunks = row.as_chunks::<8>();
-    // Written so that a NaN stays.
-    let larger = |a: f32, b: f32| if b <= a { a } else { b };
+    const LANES: usize = 16;
+    // A comparison with NaN is false, so that it leaves `parts` alone; it is remembered apart.
+    let (mut parts, mut nan) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+    let chunks = row.as_chunks::<LANES>();
     for chunk in chunks.0 {
-        for (part, value) in parts.iter_mut().zip(chunk) {
-            *part = if part.is_nan() { *part } else { larger(*part, *value) };
+        for i in 0..LANES {
+            parts[i] = if chunk[i] > parts[i] { chunk[i] } else { parts[i] };
+            nan[i] |= chunk[i].is_nan();
         }
     }
-    let all = parts.iter().chain(chunks.1);
-    all.fold(f32::NEG_INFINITY, |max, value| if max.is_nan() { max } else { larger(max, *value) })
+    for (i, value) in chunks.1.iter().enumerate() {
+        parts[i] = if *value > parts[i] { *value } else { parts[i] };
+        nan[i] |= value.is_nan();
+    }
+    if nan.contains(&true) { f32::NAN } else { parts.into_iter().fold(f32::NEG_INFINITY, f32::max) }
 }
 
 /// `out = x / sqrt(mean(x²) + eps) * weight` for rows of `weight.len()` elements.
@@ -70,15 +75,18 @@ pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let cols = weight.len();
     let rows = out.par_chunks_mut(cols * ROWS).zip(x.par_chunks(cols * ROWS));
     rows.for_each(|(out, x)| {
-        vector(|| {
-            for (out, x) in out.chunks_exact_mut(cols).zip(x.chunks_exact(cols)) {
-                let mean = sum(x, |value| value * value) / cols as f32;
-                let scale = 1.0 / (mean + eps).sqrt();
-                for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                    *out = x * scale * weight;
+        vector(
+            #[inline(always)]
+            || {
+                for (out, x) in out.chunks_exact_mut(cols).zip(x.chunks_exact(cols)) {
+                    let mean = sum(x, |value| value * value) / cols as f32;
+                    let scale = 1.0 / (mean + eps).sqrt();
+                    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                        *out = x * scale * weight;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
@@ -86,11 +94,14 @@ pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 pub(crate) fn silu_mul(gate: &mut [f32], up: &[f32]) {
     const CHUNK: usize = 1 << 14;
     gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| {
-        vector(|| {
-            for (gate, up) in gate.iter_mut().zip(up) {
-                *gate = *gate / (1.0 + exp(-*gate)) * up;
-            }
-        });
+        vector(
+            #[inline(always)]
+            || {
+                for (gate, up) in gate.iter_mut().zip(up) {
+                    *gate = *gate / (1.0 + exp(-*gate)) * up;
+                }
+            },
+        );
     });
 }
 
@@ -129,7 +140,14 @@ pub(crate) fn softmax(row: &mut [f32]) {
 /// Turn every head of every row: rows are `[heads * head_dim]`, `turns` holds one entry for each row.
 pub(crate) fn rotate(rows: &mut [f32], row: usize, head_dim: usize, layout: RopeLayout, turns: &[Turn<'_>]) {
     rows.par_chunks_mut(row).zip(turns).for_each(|(row, turn)| {
-        vector(|| row.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, layout, turn)));
+        vector(
+            #[inline(always)]
+            || {
+                for head in row.chunks_exact_mut(head_dim) {
+                    rotate_head(head, layout, turn);
+                }
+            },
+        );
     });
 }
 

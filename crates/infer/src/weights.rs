@@ -1,7 +1,7 @@
 //! Weights of either side, decoded to F32 a tile at a time.
 
 use ggufsmith_core::format::DecodeError;
-use ggufsmith_core::{DType, Format, SourceError, TensorSource, Words, float};
+use ggufsmith_core::{DType, Format, SourceError, TensorSource, Words, formats};
 use ggufsmith_gguf::{GgufError, Shards};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -53,24 +53,16 @@ impl Storage {
 
     fn decode(self, raw: &[u8], out: &mut [f32]) -> Result<(), DecodeError> {
         match self {
-            Storage::Blocks(format) => return format.decode(raw, out),
-            Storage::Plain(DType::F32) => words::<4>(raw, out, f32::from_le_bytes),
-            Storage::Plain(DType::BF16) => words::<2>(raw, out, |word| float::bf16_to_f32(u16::from_le_bytes(word))),
-            Storage::Plain(DType::F16) => words::<2>(raw, out, |word| float::f16_to_f32(u16::from_le_bytes(word))),
+            Storage::Blocks(format) => format.decode(raw, out),
+            Storage::Plain(DType::F32) => formats::f32::FORMAT.decode(raw, out),
+            Storage::Plain(DType::BF16) => formats::bf16::FORMAT.decode(raw, out),
+            Storage::Plain(DType::F16) => formats::f16::FORMAT.decode(raw, out),
             Storage::Plain(other) => {
                 let mut converted = Vec::with_capacity(out.len() * Words::F32.bytes());
                 other.append_words(raw, &mut converted);
-                words::<4>(&converted, out, f32::from_le_bytes);
+                formats::f32::FORMAT.decode(&converted, out)
             }
         }
-        Ok(())
-    }
-}
-
-#[inline]
-fn words<const N: usize>(raw: &[u8], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
-    for (word, value) in raw.as_chunks::<N>().0.iter().zip(out) {
-        *value = convert(*word);
     }
 }
 
@@ -137,7 +129,7 @@ pub struct Weights {
 }
 
 /// Elements that one thread decodes at a time.
-const DECODE_ELEMS: u64 = 1 << 18;
+const DECODE_ELEMS: usize = 1 << 18;
 
 impl Weights {
     /// Weights that are read as they are needed.
@@ -181,28 +173,40 @@ impl Weights {
         Ok(())
     }
 
-    /// Decode whole rows from element `from` on, on the threads of the current pool.
+    /// Decode whole rows from row `from` on, on the threads of the current pool: `out` is `[rows, stride]`, of which the first `cols`
+    /// elements of each row are written.
     ///
     /// # Errors
-    /// [`WeightsError`] where the range leaves the tensor or its bytes cannot be read.
-    pub fn decode(&self, name: &str, from: u64, out: &mut [f32]) -> Result<(), WeightsError> {
+    /// [`WeightsError`] where the rows are not those of the tensor or its bytes cannot be read.
+    ///
+    /// # Panics
+    /// Where `out` is no whole number of rows, or `stride` less than the tensor's columns: a fault of the caller.
+    pub fn decode(&self, name: &str, from: u64, stride: usize, out: &mut [f32]) -> Result<(), WeightsError> {
         let tensor = self.tensor(name).ok_or_else(|| WeightsError::Missing { tensor: name.to_owned() })?;
-        let cols = tensor.shape.last().copied().unwrap_or(1).max(1);
-        // Whole rows, so that blocks stay whole.
-        let step = (DECODE_ELEMS / cols).max(1) * cols;
-        out.par_chunks_mut(step as usize)
+        if out.is_empty() {
+            return Ok(());
+        }
+        assert!(stride > 0 && out.len().is_multiple_of(stride), "whole rows");
+        let step = (DECODE_ELEMS / stride).max(1);
+        out.par_chunks_mut(step * stride)
             .enumerate()
-            .try_for_each(|(at, out)| self.decode_here(name, &tensor, from + at as u64 * step, out))
+            .try_for_each(|(at, out)| self.decode_here(name, &tensor, from + (at * step) as u64, stride, out))
     }
 
-    fn decode_here(&self, name: &str, tensor: &Tensor, from: u64, out: &mut [f32]) -> Result<(), WeightsError> {
-        let (offset, len) = bytes(name, tensor, from, out.len() as u64)?;
+    fn decode_here(&self, name: &str, tensor: &Tensor, from: u64, stride: usize, out: &mut [f32]) -> Result<(), WeightsError> {
+        let cols = tensor.shape.last().copied().unwrap_or(1);
+        let rows = (out.len() / stride) as u64;
+        let (offset, len) = bytes(name, tensor, from.saturating_mul(cols), rows * cols)?;
+        let mut decoded = |raw: &[u8]| {
+            let mut rows = out.chunks_exact_mut(stride).zip(raw.chunks_exact(raw.len() / rows as usize));
+            rows.try_for_each(|(out, raw)| tensor.storage.decode(raw, &mut out[..cols as usize]))
+        };
         let decoded = match self.resident.get(name) {
-            Some(raw) => tensor.storage.decode(&raw[offset as usize..(offset + len) as usize], out),
+            Some(raw) => decoded(&raw[offset as usize..(offset + len) as usize]),
             None => {
                 let mut raw = vec![0; len as usize];
                 self.tensors.read(name, offset, &mut raw)?;
-                tensor.storage.decode(&raw, out)
+                decoded(&raw)
             }
         };
         decoded.map_err(|source| WeightsError::Decode { tensor: name.to_owned(), source })
@@ -215,7 +219,7 @@ impl Weights {
     pub fn vector(&self, name: &str, shape: &[u64]) -> Result<Vec<f32>, WeightsError> {
         self.expect(name, shape)?;
         let mut out = vec![0.0; shape.iter().product::<u64>() as usize];
-        self.decode(name, 0, &mut out)?;
+        self.decode(name, 0, out.len(), &mut out)?;
         Ok(out)
     }
 }

@@ -510,9 +510,9 @@ fn estimate(work: &Work) -> Duration {
     use ggufsmith_infer::MatMul;
     const SIZE: usize = 1024;
     let (x, w, mut out) = (vec![0.5; 512 * SIZE], vec![0.5; SIZE * SIZE], vec![0.0; 512 * SIZE]);
-    Gemm.matmul(&x, &w, SIZE, &mut out, SIZE, 0);
+    Gemm.matmul(&x, &w, SIZE, SIZE, &mut out, SIZE, 0);
     let started = Instant::now();
-    Gemm.matmul(&x, &w, SIZE, &mut out, SIZE, 0);
+    Gemm.matmul(&x, &w, SIZE, SIZE, &mut out, SIZE, 0);
     let rate = (512 * SIZE * SIZE) as f64 / started.elapsed().as_secs_f64();
     // Attention, norms and decoding come to about a third on top.
     Duration::from_secs_f64(work.multiplications as f64 / rate * 1.3)

@@ -71,11 +71,16 @@ pub(crate) trait Kernel {
 }
 
 /// Run a kernel with the best instructions that the machine has and [`Level::limit`] allows.
-#[cfg(target_arch = "x86_64")]
 pub(crate) fn dispatch(kernel: impl Kernel) {
+    dispatch_up_to(Level::Avx512, kernel);
+}
+
+/// As [`dispatch`], with instructions of at most `level`.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn dispatch_up_to(level: Level, kernel: impl Kernel) {
     use pulp::Simd;
     use pulp::x86::{V1, V3, V4};
-    let cap = CAP.get();
+    let cap = CAP.get().min(level);
     if cap >= Level::Avx512
         && let Some(isa) = V4::try_new()
     {
@@ -102,7 +107,7 @@ pub(crate) fn dispatch(kernel: impl Kernel) {
 
 /// Run a kernel: the build target's own instructions are all there are.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn dispatch(kernel: impl Kernel) {
+pub(crate) fn dispatch_up_to(_level: Level, kernel: impl Kernel) {
     kernel.run(Portable);
 }
 

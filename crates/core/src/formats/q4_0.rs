@@ -28,7 +28,14 @@ pub static FORMAT: Format = Format {
     name: "Q4_0",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(|blocks, values| {
+        blocks::decode(
+            blocks,
+            values,
+            #[inline(always)]
+            |block, values| decode(block, values),
+        )
+    }),
 };
 
 /// `quantize_q4_0`.

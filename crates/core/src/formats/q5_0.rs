@@ -29,7 +29,14 @@ pub static FORMAT: Format = Format {
     name: "Q5_0",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(|blocks, values| {
+        blocks::decode(
+            blocks,
+            values,
+            #[inline(always)]
+            |block, values| decode(block, values),
+        )
+    }),
 };
 
 /// `quantize_q5_0`.

@@ -382,7 +382,10 @@ impl<'a> Head<'a> {
             let rows = rows.zip(self.base_logits.par_chunks_exact(width)).zip(&rescales).zip(self.targets);
             let finite = rows.map(|(((((running, cross), logits), base), rescale), target)| {
                 let taken = take(running, vocab.start, logits, *target);
-                ops::vector(|| add_cross(cross, *rescale, base, logits));
+                ops::vector(
+                    #[inline(always)]
+                    || add_cross(cross, *rescale, base, logits),
+                );
                 taken.is_some()
             });
             if !finite.reduce(|| true, |a, b| a && b) {
@@ -404,5 +407,8 @@ impl<'a> Head<'a> {
 
 /// [`Running::add`] as vector code.
 fn take(running: &mut Running, first: usize, logits: &[f32], target: u32) -> Option<Rescale> {
-    ops::vector(|| running.add(first, logits, target))
+    ops::vector(
+        #[inline(always)]
+        || running.add(first, logits, target),
+    )
 }

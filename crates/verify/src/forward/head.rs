@@ -48,6 +48,7 @@ impl Running {
     }
 
     /// Take the logits of the vocabulary entries from `first` on; `None` where one is not finite.
+    #[inline(always)]
     pub(super) fn add(&mut self, first: usize, logits: &[f32], target: u32) -> Option<Rescale> {
         let largest = ops::max(logits);
         // A minimum of negative infinity hides in the maximum, but not in the sum of differences.
@@ -84,6 +85,7 @@ impl Running {
 }
 
 /// Take a tile into `Σ e^(a - max) (a - b)`.
+#[inline(always)]
 pub(super) fn add_cross(cross: &mut f64, rescale: Rescale, base: &[f32], other: &[f32]) {
     let mut parts = [0.0; 8];
     let (base, other) = (base.as_chunks::<8>(), other.as_chunks::<8>());
@@ -98,6 +100,7 @@ pub(super) fn add_cross(cross: &mut f64, rescale: Rescale, base: &[f32], other: 
 }
 
 /// Sum in eight interleaved parts, so that it becomes vector code; always the same order.
+#[inline(always)]
 fn sum(values: &[f32], f: impl Fn(f32) -> f64) -> f64 {
     let mut parts = [0.0; 8];
     let chunks = values.as_chunks::<8>();
