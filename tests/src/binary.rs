@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Longer than any test lets the binary run; a hang fails instead of blocking the suite.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The folder of the build profile: `target/release`.
 pub fn target_dir() -> PathBuf {

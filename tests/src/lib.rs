@@ -5,6 +5,7 @@
 
 pub mod binary;
 pub mod checkpoint;
+pub mod gguf;
 pub mod outputs;
 pub mod random_model;
 pub mod reference;

@@ -9,7 +9,7 @@ use crate::report::{
     Check, Figures, Gate, HashedFile, Latency, Memory, Report, SCHEMA, Status, TensorFigures, TensorVerdict, TypeBytes,
 };
 use crate::side::{Side, SideError, Source};
-use crate::{hash, latency, structure, tensors, tokens};
+use crate::{hash, latency, report, structure, tensors, tokens};
 use ggufsmith_checkpoint::OpenOptions;
 use ggufsmith_core::TensorSource;
 use ggufsmith_gguf::{GgufError, Limits, Shards};
@@ -296,6 +296,18 @@ fn forward(request: &Request<'_>, source: &Source, files: &mut [File<'_>]) -> Re
     };
     let mut saved = request.logits.map(LogitsFile::open).transpose()?;
     let n_ctx = saved.as_ref().map_or(request.n_ctx, LogitsFile::n_ctx);
+    let (trained, n_vocab) = (side.decoder.n_ctx_train, side.decoder.n_vocab as usize);
+    if let Some(saved) = &saved
+        && saved.n_vocab() != n_vocab
+    {
+        return Err(saved.other("vocabulary entries", saved.n_vocab(), n_vocab).into());
+    }
+    if n_ctx as u64 > u64::from(trained) {
+        request.events.note(&format!(
+            "the model was made for texts of {trained} tokens, windows have {n_ctx}: its figures are worse than they need to be{}",
+            if saved.is_some() { String::new() } else { format!(" (--n-ctx {trained})") },
+        ));
+    }
     let (base, words) = side.model(n_ctx)?;
     let samples = match &saved {
         Some(saved) => saved.samples(words.bos()),
@@ -303,6 +315,14 @@ fn forward(request: &Request<'_>, source: &Source, files: &mut [File<'_>]) -> Re
             SideError::Text(short) => VerifyError::Text { tokens: short.tokens, n_ctx: short.n_ctx },
             other => other.into(),
         })?,
+    };
+    // Before the long part: a mistake in it should not come late.
+    let sentences = match &request.sentences {
+        None => None,
+        Some(sentences) => match words.sentences(&sentences.text, n_ctx)? {
+            samples if samples.is_empty() => return Err(VerifyError::NoSentences),
+            samples => Some((sentences, samples)),
+        },
     };
     let mut candidates = Vec::new();
     for (number, file) in files.iter_mut().enumerate() {
@@ -334,11 +354,7 @@ fn forward(request: &Request<'_>, source: &Source, files: &mut [File<'_>]) -> Re
         let figures = figures::compare(&scores, number, text_file.clone(), n_ctx as u64);
         files[candidate.file].report.figures = Some(figures);
     }
-    if let Some(sentences) = &request.sentences {
-        let samples = words.sentences(&sentences.text, n_ctx)?;
-        if samples.is_empty() {
-            return Err(VerifyError::NoSentences);
-        }
+    if let Some((sentences, samples)) = sentences {
         let scores = run_over(request, "sentences", Base::Model(&base), &others, &samples, None, &mut |_| true)?;
         let sha256 = hash::bytes(sentences.text.as_bytes());
         let file = HashedFile { name: sentences.name.clone(), bytes: sentences.text.len() as u64, sha256 };
@@ -353,7 +369,7 @@ fn forward(request: &Request<'_>, source: &Source, files: &mut [File<'_>]) -> Re
 }
 
 fn skipped(why: &str) -> Check {
-    Check { name: FORWARD.to_owned(), status: Status::Skipped, summary: format!("not run: {why}"), problems: Vec::new() }
+    Check { name: FORWARD.to_owned(), status: Status::Skipped, summary: why.to_owned(), problems: Vec::new() }
 }
 
 fn failed(summary: &str, problem: String) -> Check {
@@ -439,7 +455,7 @@ fn measure(
         None => None,
         Some(path) => {
             let bytes = LogitsWriter::bytes(n_vocab, samples);
-            request.events.note(&format!("{} takes {:.2} GB", path.display(), bytes as f64 / 1e9));
+            request.events.note(&format!("{} takes {}", path.display(), report::text::bytes(bytes)));
             Some(LogitsWriter::create(path, n_vocab, samples)?)
         }
     };
@@ -448,7 +464,8 @@ fn measure(
         None => true,
         Some(budget) => started.elapsed() < budget && !known_well(scores),
     };
-    let base = match saved {
+    let mut saved = saved;
+    let base = match &mut saved {
         Some(saved) => Base::File(saved),
         None => Base::Model(base),
     };
@@ -461,6 +478,12 @@ fn measure(
     };
     if let Some(writer) = writer {
         writer.finish()?;
+    }
+    if let Some(cut) = saved.map(|saved| saved.cut_off()).filter(|cut| *cut > 0) {
+        request.events.note(&format!(
+            "{cut} of {} scored tokens are less probable than saved log-probabilities tell (e^-16 of the largest): the source's perplexity is higher than its figure, the ratio lower",
+            scores.base.len()
+        ));
     }
     Ok(scores)
 }

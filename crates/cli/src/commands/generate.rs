@@ -206,6 +206,7 @@ impl Arguments {
     fn continue_with(&self, task: &Task) -> Result<(), Failure> {
         let paths: Vec<&Path> = std::iter::once(&self.model).chain(&self.compare).map(PathBuf::as_path).collect();
         let options = OpenOptions { n_ctx: self.n_ctx.map(|n| n as usize), memory: self.memory };
+        paths.iter().try_for_each(|path| super::check_exists(path))?;
         // All are opened before the first one works: a mistake in the second path should not come late.
         let models = paths.iter().map(|path| model::open(path, &options)).collect::<Result<Vec<_>, _>>()?;
         let mut runs = Vec::new();

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use clap::Subcommand;
+use std::path::Path;
 
 macro_rules! commands {
     ($($variant:ident: $module:ident),* $(,)?) => {
@@ -44,4 +45,15 @@ commands! {
 /// The arguments of this run, for manifests and reports.
 fn command_line() -> Vec<String> {
     std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect()
+}
+
+/// A path that leads nowhere is a slip of the keyboard: said at once, and plainly.
+fn check_exists(path: &Path) -> Result<(), Failure> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("there is no file or directory {}", path.display())))
+        }
+        // What else is wrong with it is told where it is opened.
+        _ => Ok(()),
+    }
 }

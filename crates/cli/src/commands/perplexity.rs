@@ -85,6 +85,7 @@ struct Summary<'a> {
 impl Arguments {
     /// Measure and print.
     pub fn run(&self) -> Result<(), Failure> {
+        super::check_exists(&self.model)?;
         let interrupt = Interrupt::listen()?;
         let text = texts::evaluation(self.text.as_deref())?;
         let open = OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() };

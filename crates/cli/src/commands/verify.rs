@@ -144,7 +144,12 @@ pub struct Run<'a> {
 impl Arguments {
     /// Verify, write reports, tell the verdict.
     pub fn run(&self) -> Result<(), Failure> {
+        if self.against.is_file() {
+            let message = format!("--against {} is a file; a model's directory is needed", self.against.display());
+            return Err(Failure::new(message).hint("the directory has config.json, safetensors and the tokenizer's files"));
+        }
         super::convert::check_source(&self.against)?;
+        self.files.iter().try_for_each(|file| super::check_exists(file))?;
         let interrupt = Interrupt::listen()?;
         let run = Run {
             files: &self.files,

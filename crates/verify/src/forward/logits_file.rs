@@ -160,6 +160,9 @@ pub struct LogitsFile {
     n_ctx: usize,
     n_vocab: usize,
     tokens: Vec<u32>,
+    /// Rows that were read.
+    rows: usize,
+    cut_off: usize,
     raw: Vec<u8>,
 }
 
@@ -191,8 +194,12 @@ impl LogitsFile {
         }
         let mut raw = vec![0; windows * n_ctx * 4];
         input.read_exact(&mut raw).map_err(io)?;
-        let tokens = raw.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        Ok(LogitsFile { path: path.to_owned(), input, n_ctx, n_vocab, tokens, raw: vec![0; row_bytes(n_vocab)] })
+        let tokens: Vec<u32> = raw.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
+            return Err(format(format!("it has the token {token} of a vocabulary of {n_vocab}")));
+        }
+        let raw = vec![0; row_bytes(n_vocab)];
+        Ok(LogitsFile { path: path.to_owned(), input, n_ctx, n_vocab, tokens, rows: 0, cut_off: 0, raw })
     }
 
     /// The windows it was made of.
@@ -211,8 +218,19 @@ impl LogitsFile {
         self.n_ctx
     }
 
+    /// Of the rows that were read, those whose next token has the smallest log-probability that is kept: its own may be smaller still.
+    pub fn cut_off(&self) -> usize {
+        self.cut_off
+    }
+
+    /// The token behind the position of a row.
+    fn next_token(&self, row: usize) -> Option<u32> {
+        let (first, rows) = (self.n_ctx / 2, self.n_ctx - 1 - self.n_ctx / 2);
+        self.tokens.get(row / rows * self.n_ctx + first + row % rows + 1).copied()
+    }
+
     /// An error that names this file.
-    pub(super) fn other(&self, what: &'static str, theirs: usize, ours: usize) -> LogitsError {
+    pub(crate) fn other(&self, what: &'static str, theirs: usize, ours: usize) -> LogitsError {
         LogitsError::Other { path: self.path.clone(), what, theirs: theirs as u64, ours: ours as u64 }
     }
 
@@ -229,6 +247,9 @@ impl LogitsFile {
         for (value, code) in out.iter_mut().zip(self.raw[8..].as_chunks::<2>().0) {
             *value = scale * f32::from(u16::from_le_bytes(*code)) + smallest;
         }
+        let next = self.next_token(self.rows).and_then(|token| out.get(token as usize));
+        self.cut_off += usize::from(next.is_some_and(|value| *value <= smallest));
+        self.rows += 1;
         Ok(())
     }
 }
@@ -238,7 +259,7 @@ mod tests {
     use super::*;
 
     fn samples() -> Vec<Sample> {
-        windows(&(0..16).collect::<Vec<u32>>(), 8, None, None).unwrap()
+        windows(&(0..16).map(|token| token % 11).collect::<Vec<u32>>(), 8, None, None).unwrap()
     }
 
     fn logits(row: usize) -> Vec<f32> {
@@ -268,6 +289,11 @@ mod tests {
             }
         }
         assert!(file.row(&mut row).is_err());
+        // Logits reach from -3 to 22: what is up to 6 is cut off.
+        let next = [5, 6, 7, 2, 3, 4];
+        let cut = (0..6).filter(|row| logits(*row)[next[*row]] <= 6.0).count();
+        assert!(cut > 0 && cut < 6);
+        assert_eq!(file.cut_off(), cut);
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(super) fn percent(share: f64, error: f64) -> String {
 }
 
 /// Bytes with three significant digits: `999 B`, `145 MB`, `8.03 GB`.
-pub(super) fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     scaled(bytes as f64, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 

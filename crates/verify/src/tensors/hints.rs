@@ -141,8 +141,12 @@ fn damage(
         format!("row {}, byte {} of {file}", elem / item.tensor.cols(), item.tensor.offset + byte_of(item.format(), elem))
     };
     let what = if item.format().is_quantized() { "blocks" } else { "values" };
-    let mut text =
-        format!("; {count} of {} {what} differ from what the source gives, the first in {}", total.blocks, place(first));
+    // Of plain values the sentence in front has the count.
+    let counted = !item.format().is_quantized() && count == total.sums.different;
+    let mut text = match counted {
+        true => format!(", the first in {}", place(first)),
+        false => format!("; {count} of {} {what} differ from what the source gives, the first in {}", total.blocks, place(first)),
+    };
     if let Some((elem, times)) = total.damaged() {
         text.push_str(&format!("; the block in {} has {times:.0} times the usual error", place(elem)));
     }

@@ -359,7 +359,7 @@ fn wrong(item: &Item<'_>, total: &Part) -> String {
     } else {
         let (different, elems) = (total.sums.different, total.sums.elems);
         format!(
-            "{name} ({format}) is not what the source gives: {different} of {elems} values differ, the relative error is {error:.3e}"
+            "{name} ({format}) is not what the source gives: the relative error is {error:.3e}, {different} of {elems} values differ"
         )
     }
 }

@@ -1,0 +1,236 @@
+//! Files that are damaged in one way: the right check fails and names what is wrong, and no other check crashes over it.
+
+use crate::{bard, check, convert, demand, plain, report, text};
+use ggufsmith_tests::binary::{Run, ggufsmith};
+use ggufsmith_tests::checkpoint::Checkpoint;
+use ggufsmith_tests::gguf::Gguf;
+use ggufsmith_tests::{fixture, outputs, scratch};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        plain("sabotage::the_files_are_faithful_before", untouched),
+        plain("sabotage::weights", weights),
+        plain("sabotage::keys", keys),
+        plain("sabotage::structure", structure),
+        plain("sabotage::flipped_bits", flipped_bits),
+        plain("sabotage::tokenizer", tokenizer),
+        plain("sabotage::chat_template", chat_template),
+    ]
+}
+
+/// What a file is damaged in, and what has to be said: in a check, each of the words.
+type Case<'a> = (&'a str, &'a dyn Fn(&mut Gguf), &'a [(&'a str, &'a [&'a str])]);
+
+/// Where damaged files and their model lie.
+struct Bench {
+    folder: tempfile::TempDir,
+    original: PathBuf,
+    source: PathBuf,
+}
+
+impl Bench {
+    fn bard(file_type: &str) -> Result<Self, String> {
+        Ok(Bench { folder: scratch(), original: bard(file_type)?, source: fixture("bard") })
+    }
+
+    fn tiny() -> Self {
+        Bench { folder: scratch(), original: fixture("tiny/llama/f32.gguf"), source: fixture("tiny/llama/hf") }
+    }
+
+    fn run(&self, damage: &dyn Fn(&mut Gguf), extra: &[&str]) -> Result<Run, String> {
+        let path = self.folder.path().join("damaged.gguf");
+        let mut file = Gguf::load(&self.original);
+        damage(&mut file);
+        file.write(&path);
+        let args = ["verify", text(&path)?, "--against", text(&self.source)?, "--json", "--quiet", "--no-report"];
+        Ok(ggufsmith(&[&args[..], extra].concat()))
+    }
+
+    fn verify(&self, damage: &dyn Fn(&mut Gguf)) -> Result<Run, String> {
+        let eval = fixture("bard/eval.txt");
+        self.run(damage, &["--text", text(&eval)?, "--n-ctx", "128", "--chunks", "1", "--no-latency"])
+    }
+
+    fn all(&self, cases: &[Case<'_>]) -> Result<(), String> {
+        let failures: Vec<_> = cases.iter().filter_map(|case| self.one(case).err()).collect();
+        demand(failures.is_empty(), || failures.join("\n\n"))
+    }
+
+    /// Exit code 1; each check that has to fails with its words in one of its problems, others pass or were named too.
+    fn one(&self, (name, damage, expected): &Case<'_>) -> Result<(), String> {
+        let run = self.verify(damage)?;
+        let report = report(&run, 1).map_err(|e| format!("{name}: {e}"))?;
+        demand(report["faithful"] == false && !run.stderr.is_empty(), || format!("{name}: called faithful"))?;
+        for (check_name, words) in *expected {
+            let check = check(&report, check_name)?;
+            let problems = check["problems"].to_string();
+            let missing = words.iter().find(|word| !problems.contains(**word));
+            demand(check["status"] == "failed" && missing.is_none(), || format!("{name}: no {missing:?} in {check:#}"))?;
+        }
+        let unexpected = |check: &&Value| {
+            let named = expected.iter().any(|(name, _)| check["name"] == *name);
+            !named && check["status"] != "passed"
+        };
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        demand(checks.len() == 4, || format!("{name}: {} checks", checks.len()))?;
+        match checks.iter().find(unexpected) {
+            Some(check) => Err(format!("{name}: nothing is wrong with what this checks: {check:#}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Taken apart and put together again it is the same file, and faithful: what cases show is their damage.
+fn untouched() -> Result<(), String> {
+    for bench in [Bench::bard("BF16")?, Bench::bard("Q8_0")?, Bench::bard("Q4_0")?, Bench::tiny()] {
+        let report = report(&bench.verify(&|_| ())?, 0)?;
+        let same = report["sha256"] == outputs::sha256(&bench.original).as_str();
+        demand(same && report["faithful"] == true, || format!("{}: {}", bench.original.display(), report["verdict"]))?;
+    }
+    Ok(())
+}
+
+/// Rows of query heads back in the checkpoint's order: the two halves of a head behind each other instead of in pairs.
+fn unpermute(file: &mut Gguf, name: &str, heads: usize) {
+    let tensor = file.tensor(name);
+    let rows = tensor.dims[1] as usize;
+    let (row_bytes, half) = (tensor.bytes.len() / rows, rows / heads / 2);
+    let row = |at: usize| tensor.bytes[at * row_bytes..(at + 1) * row_bytes].to_vec();
+    let order = (0..heads).flat_map(|head| (0..2).flat_map(move |part| (0..half).map(move |i| head * 2 * half + 2 * i + part)));
+    let bytes: Vec<u8> = order.flat_map(row).collect();
+    tensor.bytes = bytes;
+}
+
+fn layer_names(layer: u32) -> Vec<String> {
+    let kinds = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_gate", "ffn_down", "attn_norm", "ffn_norm"];
+    kinds.iter().map(|kind| format!("blk.{layer}.{kind}.weight")).collect()
+}
+
+fn weights() -> Result<(), String> {
+    let names: Vec<String> = (0..4).map(|layer| format!("blk.{layer}.attn_q.weight")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let permutation = |file: &mut Gguf| names.iter().for_each(|name| unpermute(file, name, 4));
+    let norm = |file: &mut Gguf| file.tensor("blk.2.ffn_norm.weight").bytes.fill(0);
+    let layers = |file: &mut Gguf| {
+        layer_names(1).iter().zip(layer_names(2)).for_each(|(a, b)| file.swap(a, &b));
+    };
+    let swapped: Vec<String> = [1, 2].into_iter().flat_map(layer_names).collect();
+    let swapped: Vec<&str> = swapped.iter().map(String::as_str).filter(|name| !name.contains("norm")).collect();
+    let not_a_number =
+        |file: &mut Gguf| file.tensor("blk.1.attn_norm.weight").bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let different: &[&str] = &["computes something else than the source", "the order of rows"];
+    let cases: [Case<'_>; 4] = [
+        ("permutation", &permutation, &[("tensors", &names), ("forward", different)]),
+        ("norm", &norm, &[("tensors", &["blk.2.ffn_norm.weight", "all its values are 0"]), ("forward", different)]),
+        ("layers", &layers, &[("tensors", &swapped), ("forward", different)]),
+        ("NaN", &not_a_number, &[("tensors", &["blk.1.attn_norm.weight", "NaN"]), ("forward", &["finite"])]),
+    ];
+    Bench::bard("BF16")?.all(&cases)?;
+    // Where the source at the file's precision is another one than the source.
+    Bench::bard("Q4_0")?.all(&cases[..2])
+}
+
+/// Settings that no tensor shows: the forward pass has to.
+fn keys() -> Result<(), String> {
+    let set = |key: &'static str, value: f32| move |file: &mut Gguf| *file.raw(key) = value.to_le_bytes().to_vec();
+    let rope = set("llama.rope.freq_base", 5000.0);
+    let eps = set("llama.attention.layer_norm_rms_epsilon", 1e-2);
+    let message: &[&str] = &["a key (rope, norm, head counts)"];
+    let cases: [Case<'_>; 2] = [("rope", &rope, &[("forward", message)]), ("eps", &eps, &[("forward", message)])];
+    for file_type in ["BF16", "Q8_0", "Q4_0"] {
+        Bench::bard(file_type)?.all(&cases)?;
+    }
+    Ok(())
+}
+
+fn structure() -> Result<(), String> {
+    let heads = |file: &mut Gguf| *file.raw("llama.attention.head_count_kv") = 4u32.to_le_bytes().to_vec();
+    let lost = |file: &mut Gguf| file.tensors.retain(|tensor| !tensor.name.starts_with("blk.3."));
+    let cut = |file: &mut Gguf| {
+        lost(file);
+        *file.raw("llama.block_count") = 3u32.to_le_bytes().to_vec();
+    };
+    let no_rope = |file: &mut Gguf| file.remove_key("llama.attention.head_count");
+    let missing = layer_names(3);
+    let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
+    Bench::bard("Q8_0")?.all(&[
+        ("head_count_kv", &heads, &[("structure", &["blk.0.attn_k.weight"]), ("forward", &["blk.0.attn_k.weight"])]),
+        ("a layer is missing", &lost, &[("structure", &missing), ("tensors", &missing), ("forward", &["blk.3."])]),
+        ("a layer is cut off", &cut, &[("tensors", &missing), ("forward", &["layers = 3", "the source has 4"])]),
+        (
+            "a key is missing",
+            &no_rope,
+            &[("structure", &["llama.attention.head_count"]), ("forward", &["llama.attention.head_count"])],
+        ),
+    ])
+}
+
+/// Every bit of one block's scale, an F16 in front of the block. The lower ones change it by less than what other encoders choose
+/// otherwise: such a tensor is not exact any more, and named as one that is not.
+fn flipped_bits() -> Result<(), String> {
+    const NAME: &str = "blk.1.ffn_up.weight";
+    for (file_type, block, harmless) in [("Q8_0", 34, 7), ("Q4_0", 18, 10)] {
+        let bench = Bench::bard(file_type)?;
+        for bit in 0..16 {
+            let damage = |file: &mut Gguf| file.tensor(NAME).bytes[100 * block + bit / 8] ^= 1 << (bit % 8);
+            let run = bench.run(&damage, &["--no-forward"])?;
+            let report = report(&run, i32::from(bit >= harmless))?;
+            let check = check(&report, "tensors")?;
+            let tensors = report["tensors"].as_array().cloned().unwrap_or_default();
+            let verdict = tensors.iter().find(|tensor| tensor["name"] == NAME).map(|tensor| tensor["verdict"].clone());
+            let (told, expected) = if bit < harmless { (&check["summary"], "bounded") } else { (&check["problems"], "wrong") };
+            let named = told.to_string().contains(NAME) && check["summary"].to_string().contains("37 of 38 tensors are exact");
+            demand(named && verdict == Some(expected.into()), || format!("{file_type}, bit {bit}: {verdict:?} {check:#}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn tokenizer() -> Result<(), String> {
+    let merge = |file: &mut Gguf| {
+        let mut merges = file.strings("tokenizer.ggml.merges");
+        merges.pop();
+        file.set_strings("tokenizer.ggml.merges", &merges);
+    };
+    let bench = Bench::tiny();
+    let removed = Gguf::load(&bench.original).strings("tokenizer.ggml.merges").pop().unwrap_or_default();
+    bench.all(&[("merge", &merge, &[("tokenizer", &["tokenizer.ggml.merges", &removed])])])?;
+    // No text of the check needs it: the keys alone tell.
+    let found = report(&bench.verify(&merge)?, 1)?;
+    let problems = check(&found, "tokenizer")?["problems"].as_array().cloned().unwrap_or_default();
+    demand(problems.len() == 1, || format!("{problems:?}"))?;
+
+    let swap = |file: &mut Gguf| {
+        let mut tokens = file.strings("tokenizer.ggml.tokens");
+        tokens.swap(300, 301);
+        file.set_strings("tokenizer.ggml.tokens", &tokens);
+    };
+    let no_bos = |file: &mut Gguf| *file.raw("tokenizer.ggml.add_bos_token") = vec![0];
+    let swapped: Case<'_> =
+        ("two tokens", &swap, &[("tokenizer", &["tokenizer.ggml.tokens[300]", "tokenizer.ggml.tokens[301]"])]);
+    bench.all(&[swapped])?;
+    Bench::bard("Q8_0")?.all(&[swapped, ("no BOS", &no_bos, &[("tokenizer", &["tokenizer.ggml.add_bos_token"])])])
+}
+
+fn chat_template() -> Result<(), String> {
+    let folder = scratch();
+    let source = folder.path().join("hf");
+    let mut model = Checkpoint::load(&fixture("tiny/llama/hf"));
+    let config = model.files.get_mut("tokenizer_config.json").ok_or("no tokenizer_config.json")?;
+    let mut json: Value = serde_json::from_slice(config).map_err(|e| e.to_string())?;
+    json["chat_template"] = "{% for message in messages %}{{ message['content'] }}{% endfor %}".into();
+    *config = json.to_string().into_bytes();
+    model.write(&source);
+    convert(&source, folder.path(), "F32")?;
+    let bench = Bench { folder: scratch(), original: of_type(folder.path())?, source };
+    report(&bench.verify(&|_| ())?, 0)?;
+    let lost = |file: &mut Gguf| file.remove_key("tokenizer.chat_template");
+    bench.all(&[("chat template", &lost, &[("tokenizer", &["tokenizer.chat_template"])])])
+}
+
+fn of_type(folder: &Path) -> Result<PathBuf, String> {
+    outputs::of_type(folder, "F32")
+}
