@@ -64,6 +64,8 @@ fn convert(source: &Path) -> (Vec<String>, Vec<String>) {
         pre: None,
         strict_config: true,
         open: OpenOptions::default(),
+        choices: Default::default(),
+        imatrix: None,
     };
     let conversion = Conversion::prepare(source, &options).unwrap();
     let run = RunOptions {

@@ -71,8 +71,9 @@ impl Scratch {
         self.scores.resize(tokens * len, 0.0);
         self.out.resize(tokens * head_dim, 0.0);
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let keys = View { data: &kv.keys[at..], stride };
-        small(View { data: queries, stride: row }, keys, true, tokens, len, head_dim, &mut self.scores, scale);
+        let queries = View { data: queries, stride: row, rows: tokens, cols: head_dim };
+        let keys = View { data: &kv.keys[at..], stride, rows: len, cols: head_dim };
+        small(queries, keys, true, &mut self.scores, scale);
         let window = attention.window.map_or(usize::MAX, |window| window as usize);
         ops::vector(
             #[inline(always)]
@@ -87,8 +88,9 @@ impl Scratch {
                 }
             },
         );
-        let values = View { data: &kv.values[at..], stride };
-        small(View { data: &self.scores, stride: len }, values, false, tokens, head_dim, len, &mut self.out, 1.0);
+        let scores = View { data: &self.scores, stride: len, rows: tokens, cols: len };
+        let values = View { data: &kv.values[at..], stride, rows: len, cols: head_dim };
+        small(scores, values, false, &mut self.out, 1.0);
     }
 }
 

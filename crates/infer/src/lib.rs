@@ -23,7 +23,7 @@ mod session;
 mod toy;
 mod weights;
 
-pub use matmul::{Gemm, MatMul};
+pub use matmul::{Gemm, MatMul, View};
 pub use model::{Batch, Buffers, InferError, LayerCache, Model, Sequence, TILE_BYTES};
 pub use session::Session;
 pub use weights::{GgufTensors, SourceTensors, Storage, Tensor, Tensors, Weights, WeightsError};

@@ -9,13 +9,12 @@ use rayon::prelude::*;
 pub trait MatMul: Send + Sync {
     /// `out[t][n] = Σ_k x[t][k] · w[n][k]` for whole rows of weights.
     ///
-    /// `x` is `[tokens, cols]`, `w` is `[rows, w_stride]`, of which the first `cols` elements of each row count, `out` holds `tokens` rows `stride` elements apart, of which the elements
-    /// from `column` on, one for each row of `w`, are written. The same arguments give the same bits on any number of threads.
+    /// `x` is `[tokens, w.cols]` without gaps; `out` holds `tokens` rows `stride` elements apart, of which the elements from `column` on,
+    /// one for each row of `w`, are written. The same arguments give the same bits on any number of threads.
     ///
     /// # Panics
     /// Where the lengths do not belong together: a fault of the caller.
-    #[allow(clippy::too_many_arguments, reason = "three matrices, two of them parts of wider ones")]
-    fn matmul(&self, x: &[f32], w: &[f32], cols: usize, w_stride: usize, out: &mut [f32], stride: usize, column: usize);
+    fn matmul(&self, x: &[f32], w: View<'_>, out: &mut [f32], stride: usize, column: usize);
 }
 
 /// The crate `gemm`, on the threads of the current pool.
@@ -36,10 +35,10 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl MatMul for Gemm {
-    fn matmul(&self, x: &[f32], w: &[f32], cols: usize, w_stride: usize, out: &mut [f32], stride: usize, column: usize) {
-        assert!(cols > 0 && cols <= w_stride, "columns");
-        assert!(x.len().is_multiple_of(cols) && w.len().is_multiple_of(w_stride), "whole rows");
-        let (tokens, rows) = (x.len() / cols, w.len() / w_stride);
+    fn matmul(&self, x: &[f32], w: View<'_>, out: &mut [f32], stride: usize, column: usize) {
+        let (rows, cols) = (w.rows, w.cols);
+        assert!(cols > 0 && x.len().is_multiple_of(cols) && w.is_whole(), "whole rows");
+        let tokens = x.len() / cols;
         assert!(column + rows <= stride && out.len() >= tokens * stride, "room for every product");
         // Blocks do not depend on the number of threads, since the order of sums inside `gemm` depends on their size.
         let (across, down) = (tokens.div_ceil(TOKENS), rows.div_ceil(ROWS));
@@ -48,18 +47,19 @@ impl MatMul for Gemm {
             // Jobs of one block of weights follow each other.
             let (t, n) = (job % across * TOKENS, job / across * ROWS);
             let (m, rows) = (TOKENS.min(tokens - t), ROWS.min(rows - n));
-            let w = View { data: &w[n * w_stride..(n + rows) * w_stride], stride: w_stride };
-            block(&x[t * cols..(t + m) * cols], w, cols, shared, t * stride + column + n, stride);
+            let w = View { data: &w.data[n * w.stride..], rows, ..w };
+            block(&x[t * cols..(t + m) * cols], w, shared, t * stride + column + n, stride);
         });
     }
 }
 
 /// One job: `m` tokens by `rows` rows, written from element `at` of `out` on.
-fn block(x: &[f32], w: View<'_>, cols: usize, out: Shared, at: usize, stride: usize) {
-    let (m, rows) = (x.len() / cols, w.data.len() / w.stride);
-    // SAFETY: `x` is `[m, cols]`, contiguous, `w` has `rows` rows of `w.stride` elements, at least `cols`. `matmul` has checked that rows `t..t + m` of `out`, `stride`
-    // apart, have `rows` elements from `column + n` on; each job has other tokens or other rows, so no two write one element, and
-    // nobody reads `out` meanwhile: `matmul` holds it exclusively until every job has ended.
+fn block(x: &[f32], w: View<'_>, out: Shared, at: usize, stride: usize) {
+    let (rows, cols) = (w.rows, w.cols);
+    let m = x.len() / cols;
+    // SAFETY: `x` is `[m, cols]`, contiguous; `matmul` has checked that `w` has `rows` rows of `cols` elements `w.stride` apart, and that
+    // rows `t..t + m` of `out`, `stride` apart, have `rows` elements from `column + n` on. Each job has other tokens or other rows, so no
+    // two write one element, and nobody reads `out` meanwhile: `matmul` holds it exclusively until every job has ended.
     unsafe {
         let out = out.0.add(at);
         // Written as `outᵀ = w · xᵀ`: gemm is fastest where its result is contiguous along its first dimension.
@@ -87,18 +87,17 @@ fn block(x: &[f32], w: View<'_>, cols: usize, out: Shared, at: usize, stride: us
     }
 }
 
-/// `[m, cols]` times the transpose of `[rows, cols]`, both with rows `stride` apart, on the calling thread; for attention, whose
-/// heads lie beside each other.
+/// `out = scale * x · wᵀ`, or `scale * x · w` where `w` is not `transposed`, on the calling thread; for attention, whose heads lie beside
+/// each other. `out` holds `x.rows` rows without gaps.
 ///
 /// # Panics
-/// Where a matrix is shorter than that.
-pub(crate) fn small(x: View<'_>, w: View<'_>, transposed: bool, m: usize, rows: usize, cols: usize, out: &mut [f32], scale: f32) {
-    let last = |view: &View<'_>, rows: usize, cols: usize| if rows == 0 { 0 } else { (rows - 1) * view.stride + cols };
-    assert!(last(&x, m, cols) <= x.data.len() && out.len() >= m * rows, "x and out are large enough");
-    let (w_row, w_col, w_len) =
-        if transposed { (w.stride as isize, 1, last(&w, rows, cols)) } else { (1, w.stride as isize, last(&w, cols, rows)) };
-    assert!(w_len <= w.data.len(), "w is large enough");
-    // SAFETY: the assertions above: `x` has `m` rows of `cols` elements, `w` has `rows` rows of `cols` (or, not transposed, `cols` rows
+/// Where a matrix is shorter than its view says, or the two do not belong together.
+pub(crate) fn small(x: View<'_>, w: View<'_>, transposed: bool, out: &mut [f32], scale: f32) {
+    let (m, cols) = (x.rows, x.cols);
+    let (rows, inner) = if transposed { (w.rows, w.cols) } else { (w.cols, w.rows) };
+    assert!(inner == cols && x.is_whole() && w.is_whole() && out.len() >= m * rows, "matrices that belong together");
+    let (w_row, w_col) = if transposed { (w.stride as isize, 1) } else { (1, w.stride as isize) };
+    // SAFETY: the assertion above: `x` has `m` rows of `cols` elements, `w` has `rows` rows of `cols` (or, not transposed, `cols` rows
     // of `rows`), `out` has `m * rows` elements and is borrowed exclusively.
     unsafe {
         gemm::gemm(
@@ -127,9 +126,21 @@ pub(crate) fn small(x: View<'_>, w: View<'_>, transposed: bool, m: usize, rows: 
 
 /// Rows of a matrix, `stride` elements apart.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct View<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) stride: usize,
+pub struct View<'a> {
+    /// The elements; behind the last row there may be more.
+    pub data: &'a [f32],
+    /// Elements from the start of a row to that of the next.
+    pub stride: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub cols: usize,
+}
+
+impl View<'_> {
+    fn is_whole(&self) -> bool {
+        self.rows == 0 || (self.rows - 1) * self.stride + self.cols <= self.data.len()
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +165,8 @@ mod tests {
             let expected = textbook(&x, &w, cols);
             let mut out = vec![7.0; tokens * stride];
             let w: Vec<f32> = w.chunks(cols).flat_map(|row| row.iter().copied().chain([f32::NAN; 3])).collect();
-            Gemm.matmul(&x, &w, cols, cols + 3, &mut out, stride, column);
+            let view = View { data: &w, stride: cols + 3, rows, cols };
+            Gemm.matmul(&x, view, &mut out, stride, column);
             for t in 0..tokens {
                 for n in 0..stride {
                     let found = out[t * stride + n];
@@ -173,7 +185,8 @@ mod tests {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut out = vec![0.0; 700 * 900];
-            pool.install(|| Gemm.matmul(&x, &w, 96, 96, &mut out, 900, 0));
+            let view = View { data: &w, stride: 96, rows: 900, cols: 96 };
+            pool.install(|| Gemm.matmul(&x, view, &mut out, 900, 0));
             out
         };
         let one = run(1);
@@ -185,7 +198,8 @@ mod tests {
         let (m, rows, cols) = (5, 6, 4);
         let (x, w) = (numbers(m * 10, 5), numbers(rows * 9, 6));
         let mut out = vec![0.0; m * rows];
-        small(View { data: &x, stride: 10 }, View { data: &w, stride: 9 }, true, m, rows, cols, &mut out, 2.0);
+        let x_view = View { data: &x, stride: 10, rows: m, cols };
+        small(x_view, View { data: &w, stride: 9, rows, cols }, true, &mut out, 2.0);
         for t in 0..m {
             for n in 0..rows {
                 let dot: f32 = (0..cols).map(|k| x[t * 10 + k] * w[n * 9 + k]).sum();
@@ -193,7 +207,7 @@ mod tests {
             }
         }
         let w = numbers(cols * 9, 7);
-        small(View { data: &x, stride: 10 }, View { data: &w, stride: 9 }, false, m, rows, cols, &mut out, 1.0);
+        small(x_view, View { data: &w, stride: 9, rows: cols, cols: rows }, false, &mut out, 1.0);
         for t in 0..m {
             for n in 0..rows {
                 let dot: f32 = (0..cols).map(|k| x[t * 10 + k] * w[k * 9 + n]).sum();

@@ -1,7 +1,7 @@
 //! A decoder with its weights, layer by layer.
 
 use crate::attention::{KeysValues, attend};
-use crate::matmul::MatMul;
+use crate::matmul::{MatMul, View};
 use crate::rope::Table;
 use crate::{Weights, WeightsError, ops};
 use ggufsmith_arch::Decoder;
@@ -293,7 +293,7 @@ impl Model {
                 let mut memory = TILE.take();
                 let tile = at_least(&mut memory, rows * cols);
                 self.weights.decode(&linear.weight, (range.start + at) as u64, cols, tile)?;
-                self.multiply.matmul(x, tile, cols, cols, &mut products, rows, 0);
+                self.multiply.matmul(x, View { data: tile, stride: cols, rows, cols }, &mut products, rows, 0);
                 TILE.set(memory);
                 Ok(products)
             })
@@ -327,7 +327,7 @@ impl Model {
                 let rows = step.min(range.end - from);
                 let tile = at_least(tile, rows * stride);
                 self.weights.decode(&linear.weight, from as u64, stride, tile)?;
-                self.multiply.matmul(x, tile, cols, stride, out, range.len(), from - range.start);
+                self.multiply.matmul(x, View { data: tile, stride, rows, cols }, out, range.len(), from - range.start);
                 from += rows;
             }
         }

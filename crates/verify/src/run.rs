@@ -86,11 +86,11 @@ pub trait Events: Sync {
 #[allow(missing_docs)]
 pub enum VerifyError {
     #[error("the source {}: {source}", path.display())]
-    Source { path: PathBuf, source: SideError },
+    Source { path: PathBuf, source: Box<SideError> },
     #[error(transparent)]
     Gguf(#[from] GgufError),
     #[error("{}: {source}", path.display())]
-    Tensors { path: PathBuf, source: tensors::Error },
+    Tensors { path: PathBuf, source: Box<tensors::Error> },
     #[error("the tokenizer: {0}")]
     Tokens(#[from] tokens::Error),
     #[error(transparent)]
@@ -100,7 +100,7 @@ pub enum VerifyError {
     #[error("the forward pass: {0}")]
     Forward(ForwardError),
     #[error(transparent)]
-    Side(#[from] SideError),
+    Side(Box<SideError>),
     #[error("hashing {}: {source}", path.display())]
     Hash { path: PathBuf, source: io::Error },
     #[error("no threads: {0}")]
@@ -111,6 +111,12 @@ pub enum VerifyError {
     NoSentences,
     #[error("interrupted")]
     Cancelled,
+}
+
+impl From<SideError> for VerifyError {
+    fn from(error: SideError) -> Self {
+        VerifyError::Side(Box::new(error))
+    }
 }
 
 impl From<ForwardError> for VerifyError {
@@ -141,7 +147,7 @@ struct File<'a> {
 /// # Errors
 /// [`VerifyError`] where a side cannot be read, or the run was stopped. What is wrong with a file is no error, but a finding.
 pub fn run(request: &Request<'_>) -> Result<Vec<Report>, VerifyError> {
-    let in_source = |source| VerifyError::Source { path: request.source.to_owned(), source };
+    let in_source = |source| VerifyError::Source { path: request.source.to_owned(), source: Box::new(source) };
     let source = Source::open(request.source, request.open.clone()).map_err(in_source)?;
     let imatrix = request.imatrix.map(Imatrix::open).transpose()?;
     let described = describe_source(request, &source)?;
@@ -263,7 +269,7 @@ fn check_statically(
     request.events.end();
     let (check, figures) = compared.map_err(|source| match source {
         tensors::Error::Cancelled => VerifyError::Cancelled,
-        source => VerifyError::Tensors { path: path.to_path_buf(), source },
+        source => VerifyError::Tensors { path: path.to_path_buf(), source: Box::new(source) },
     })?;
     report.checks.push(check);
     report.tensors = figures;
@@ -518,10 +524,7 @@ fn run_over(
     let memory = if request.budget.is_some() { 0 } else { request.memory };
     let progress = |steps| request.events.advance(steps);
     // Written out, so that its lifetime shrinks to that of the others.
-    let sink = match sink {
-        None => None,
-        Some(sink) => Some(sink as Sink<'_>),
-    };
+    let sink = sink.map(|sink| sink as Sink<'_>);
     let evaluation = Evaluation { base, others, samples, memory, sink, cancel: request.cancel, progress: &progress };
     let scores = evaluate(evaluation, go_on);
     request.events.end();
@@ -530,12 +533,13 @@ fn run_over(
 
 /// What the work will take, by a short product on the current pool.
 fn estimate(work: &Work) -> Duration {
-    use ggufsmith_infer::MatMul;
+    use ggufsmith_infer::{MatMul, View};
     const SIZE: usize = 1024;
     let (x, w, mut out) = (vec![0.5; 512 * SIZE], vec![0.5; SIZE * SIZE], vec![0.0; 512 * SIZE]);
-    Gemm.matmul(&x, &w, SIZE, SIZE, &mut out, SIZE, 0);
+    let view = View { data: &w, stride: SIZE, rows: SIZE, cols: SIZE };
+    Gemm.matmul(&x, view, &mut out, SIZE, 0);
     let started = Instant::now();
-    Gemm.matmul(&x, &w, SIZE, SIZE, &mut out, SIZE, 0);
+    Gemm.matmul(&x, view, &mut out, SIZE, 0);
     let rate = (512 * SIZE * SIZE) as f64 / started.elapsed().as_secs_f64();
     // Attention, norms and decoding come to about a third on top.
     Duration::from_secs_f64(work.multiplications as f64 / rate * 1.3)
