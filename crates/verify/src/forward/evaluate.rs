@@ -1,7 +1,7 @@
 //! Any number of models over the same samples, layer by layer in lockstep.
 
 use super::head::{Rescale, Running, add_cross};
-use super::{BaseScore, LogitsError, LogitsFile, OtherScore, Sample};
+use super::{BaseScore, LogitsError, LogitsFile, OtherScore, Sample, logits_file};
 use ggufsmith_infer::{Batch, Buffers, InferError, Model, TILE_BYTES, ops};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -353,7 +353,10 @@ impl<'a> Head<'a> {
                 .map_err(|source| ForwardError::Infer { side: SOURCE.to_owned(), source })?,
             Base::File(file) => {
                 self.base_logits.resize(self.targets.len() * width, 0.0);
-                self.base_logits.chunks_exact_mut(width).try_for_each(|row| file.row(row))?;
+                for (row, target) in self.base_logits.chunks_exact_mut(width).zip(self.targets) {
+                    file.row(row)?;
+                    logits_file::leave_out_the_rest(row, *target);
+                }
             }
         }
         let rows = self.base.par_iter_mut().zip(self.base_logits.par_chunks_exact(width)).zip(self.targets);

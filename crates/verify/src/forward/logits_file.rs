@@ -136,6 +136,21 @@ impl Drop for LogitsWriter {
     }
 }
 
+/// Log-probabilities up to this are no part of a KL divergence to llama-perplexity: what the file has there is its lower end, far above
+/// the real values.
+const REST: f32 = -16.0;
+/// The exponential of this is 0.
+const NOTHING: f32 = -1000.0;
+
+/// Give the entries of a row that only say "little" no probability, as llama-perplexity does; `target` keeps its own.
+pub(super) fn leave_out_the_rest(row: &mut [f32], target: u32) {
+    for (token, value) in row.iter_mut().enumerate() {
+        if *value <= REST && token != target as usize {
+            *value = NOTHING;
+        }
+    }
+}
+
 /// One row, as llama-perplexity rounds it.
 fn encode(logits: &[f32], row: &mut Vec<u8>) {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -294,6 +309,14 @@ mod tests {
         let cut = (0..6).filter(|row| logits(*row)[next[*row]] <= 6.0).count();
         assert!(cut > 0 && cut < 6);
         assert_eq!(file.cut_off(), cut);
+    }
+
+    #[test]
+    fn what_only_says_little_is_left_out() {
+        let mut row = [-0.5, -16.0, -15.99, -17.0, -20.0];
+        leave_out_the_rest(&mut row, 3);
+        assert_eq!(row, [-0.5, NOTHING, -15.99, -17.0, NOTHING]);
+        assert_eq!(ggufsmith_infer::ops::exp(NOTHING), 0.0);
     }
 
     #[test]
