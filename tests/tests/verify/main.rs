@@ -47,15 +47,16 @@ fn convert(model: &Path, out: &Path, types: &str) -> Result<(), String> {
     ggufsmith(&["convert", text(model)?, "--out", text(out)?, "--type", types, "--no-manifest", "--quiet"]).ok().map(|_| ())
 }
 
+/// Files of `fixtures/bard`; `main` removes the folder.
+static BARD: OnceLock<Result<tempfile::TempDir, String>> = OnceLock::new();
+
 /// A file of `fixtures/bard`, converted once for all tests.
 fn bard(file_type: &str) -> Result<PathBuf, String> {
-    // Kept until the process ends, then removed by `main`.
-    static FOLDER: OnceLock<Result<tempfile::TempDir, String>> = OnceLock::new();
     let make = || {
         let folder = scratch();
         convert(&fixture("bard"), folder.path(), "F32,BF16,Q8_0,Q4_0,Q6_K").map(|()| folder)
     };
-    let folder = FOLDER.get_or_init(make).as_ref().map_err(Clone::clone)?;
+    let folder = BARD.get_or_init(make).as_ref().map_err(Clone::clone)?;
     outputs::of_type(folder.path(), file_type)
 }
 
@@ -102,5 +103,10 @@ fn main() -> ExitCode {
     trials.extend(input::trials());
     trials.extend(generate::trials());
     trials.extend(interrupted::trials());
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
+    // What is static is not dropped.
+    if let Some(Ok(folder)) = BARD.get() {
+        let _ = std::fs::remove_dir_all(folder.path());
+    }
+    code
 }

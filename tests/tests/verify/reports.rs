@@ -45,9 +45,9 @@ fn files() -> Result<(), String> {
         number(&printed, "perplexity")? / number(&printed, "perplexity_source")?,
         1e-9,
     )?;
-    demand(number(&printed["latency"]["file"], "tokens_per_second").is_ok() || printed["latency"].is_object(), || {
-        format!("no latency: {}", printed["latency"])
-    })?;
+    for side in ["source", "file"] {
+        demand(printed["latency"][side].is_object(), || format!("no speed of the {side}: {}", printed["latency"]))?;
+    }
     let sources = printed["source"]["files"].as_array().cloned().unwrap_or_default();
     let weights = sources.iter().find(|file| file["name"] == "model.safetensors").ok_or("no model.safetensors")?;
     demand(weights["sha256"] == outputs::sha256(&source.join("model.safetensors")).as_str(), || format!("{weights}"))?;

@@ -7,7 +7,7 @@ use ggufsmith_tests::gguf::Gguf;
 use ggufsmith_tests::{fixture, outputs, scratch};
 use libtest_mimic::Trial;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -230,12 +230,8 @@ fn chat_template() -> Result<(), String> {
     *config = json.to_string().into_bytes();
     model.write(&source);
     convert(&source, folder.path(), "F32")?;
-    let bench = Bench { folder: scratch(), original: of_type(folder.path())?, source };
+    let bench = Bench { folder: scratch(), original: outputs::of_type(folder.path(), "F32")?, source };
     report(&bench.verify(&|_| ())?, 0)?;
     let lost = |file: &mut Gguf| file.remove_key("tokenizer.chat_template");
     bench.all(&[("chat template", &lost, &[("tokenizer", &["tokenizer.chat_template"])])])
-}
-
-fn of_type(folder: &Path) -> Result<PathBuf, String> {
-    outputs::of_type(folder, "F32")
 }
