@@ -188,7 +188,10 @@ fn one_flipped_bit_in_a_code_is_never_exact() {
             let (check, figures) = sabotaged(file_type, |gguf| gguf.data("blk.0.ffn_down.weight")[code] ^= 1 << bit);
             let found = verdict(&figures, "blk.0.ffn_down.weight");
             match found {
-                TensorVerdict::Bounded => assert!(check.summary.contains("blk.0.ffn_down.weight (in 1 of "), "{}", check.summary),
+                // A search may find a block that is as good.
+                TensorVerdict::Bounded if file_type == "Q6_K" => {
+                    assert!(check.summary.contains("blk.0.ffn_down.weight (in 1 of "), "{}", check.summary)
+                }
                 found => assert_eq!(found, TensorVerdict::Wrong, "{file_type} bit {bit}"),
             }
         }

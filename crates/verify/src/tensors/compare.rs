@@ -9,6 +9,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A block whose error is this many times what is usual is remembered.
 const SUSPICIOUS: f64 = 4.0;
+/// The last `ggml_type` (Q8_0) whose scale follows from a block's extremes: a compiler that contracts products and sums moves values
+/// between two codes that are equally far, and nothing else.
+const LAST_WITHOUT_SEARCH: u32 = 8;
+/// By how much of our own encoder's squared error a block's may differ where two codes are equally far.
+const TIE: f64 = 1e-3;
+/// The same where a scale is searched for, and another one is as good.
+const TIE_OF_SEARCH: f64 = 0.25;
 
 /// A tensor of the file that can be judged.
 pub(super) struct Item<'a> {
@@ -84,6 +91,8 @@ pub(super) struct Part {
     pub(super) blocks: u64,
     /// First element of the block whose error is largest among the suspicious ones, and that error over what is usual.
     pub(super) worst: Option<(u64, f64)>,
+    /// First element of the first block that differs by more than a tie between two codes.
+    pub(super) changed: Option<u64>,
 }
 
 /// Read a tile of both sides; values are in `slot.source` and `slot.values` then.
@@ -237,6 +246,10 @@ fn compare_with_own(format: &Format, tile: &Tile, slot: &mut Slot, part: &mut Pa
         let (source, found) = (&slot.source[range.clone()], &slot.values[range.clone()]);
         let (error2, source2) = errors(source, found);
         let (own_error2, _) = errors(source, &slot.other[range]);
+        let tie = if format.ggml_id <= LAST_WITHOUT_SEARCH { TIE } else { TIE_OF_SEARCH };
+        if part.changed.is_none() && (error2 - own_error2).abs() > tie * own_error2 {
+            part.changed = Some(tile.elems.start + (number * len) as u64);
+        }
         let limit = own_error2.max(usual * usual * source2);
         let times = (error2 / limit).sqrt();
         if error2 > SUSPICIOUS * SUSPICIOUS * limit && part.worst.is_none_or(|(_, worst)| times > worst) {

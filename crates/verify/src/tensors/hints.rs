@@ -147,6 +147,9 @@ fn damage(
         true => format!(", the first in {}", place(first)),
         false => format!("; {count} of {} {what} differ from what the source gives, the first in {}", total.blocks, place(first)),
     };
+    if let (Some(elem), None) = (total.changed(), total.damaged()) {
+        text.push_str(&format!("; the block in {} was changed after it was encoded: the file is damaged", place(elem)));
+    }
     if let Some((elem, times)) = total.damaged() {
         text.push_str(&format!("; the block in {} has {times:.0} times the usual error", place(elem)));
     }

@@ -307,11 +307,18 @@ impl Part {
         {
             self.worst = next.worst;
         }
+        self.changed = self.changed.or(next.changed);
     }
 
     /// Whether hardly any block differs from what our encoder gives.
     fn few_differ(&self) -> bool {
         self.differing as f64 <= FEW * self.blocks as f64
+    }
+
+    /// First element of a block that was changed after it was encoded: where nearly all blocks are ours, another encoder's would be, too,
+    /// but for ties.
+    fn changed(&self) -> Option<u64> {
+        self.changed.filter(|_| self.few_differ())
     }
 
     /// First element of a block that no encoder makes, and its error over what is usual.
@@ -343,7 +350,7 @@ fn judge(item: &Item<'_>, total: &Part) -> (TensorVerdict, Option<Words>) {
     }
     let bounded = match item.expr {
         TensorExpr::Values(..) => total.max_relative <= COMPUTED_TOLERANCE,
-        _ => sums.error2 <= BOUND * BOUND * total.own_error2 && total.damaged().is_none(),
+        _ => sums.error2 <= BOUND * BOUND * total.own_error2 && total.damaged().is_none() && total.changed().is_none(),
     };
     let verdict = if bounded && sums.non_finite <= total.own_non_finite { TensorVerdict::Bounded } else { TensorVerdict::Wrong };
     (verdict, None)
