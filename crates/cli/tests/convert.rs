@@ -100,7 +100,7 @@ fn wishes_that_cannot_be_met() {
     let cases: &[(&[&str], &str)] = &[
         (&[&bard], "Name one or more with --type\n\nhint: the types and their bits per weight: F32 (32 bits)"),
         (&[&bard, "-t", "Q80"], "no such type (did you mean Q8_0"),
-        (&[&bard, "-t", "Q4_K_M"], "llama.cpp has this type, ggufsmith cannot write it yet"),
+        (&[&bard, "-t", "IQ2_XXS"], "llama.cpp has this type, ggufsmith cannot write it yet"),
         (&[&bard, "-t", "auto"], "name the type: F32, F16"),
         (&[&bard, "-t", "F16,F32", "-o", "x.gguf"], "hint: name a directory, or --out 'x-{ftype}.gguf'"),
         (&[&bard, "-t", "F16", "-o", "missing/"], "missing"),

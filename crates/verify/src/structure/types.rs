@@ -8,6 +8,11 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// `LLAMA_FTYPE_GUESSED`: the type was not known to who wrote it.
 const GUESSED: u32 = 1024;
 
+/// `LLAMA_FTYPE_MOSTLY_MXFP4_MOE`.
+const MXFP4_MOE: u32 = 38;
+/// `GGML_TYPE_Q8_0`.
+const Q8_0: u32 = 8;
+
 /// A value of `llama_ftype`.
 struct FileType {
     ftype: u32,
@@ -61,7 +66,10 @@ fn quantization_version(shards: &Shards, problems: &mut Vec<String>) {
 
 fn file_type(shards: &Shards, ftype: u32, problems: &mut Vec<String>) {
     let known = FILE_TYPES.iter().find(|known| known.ftype == ftype);
-    let Some((known, main)) = known.and_then(|known| Some((known, formats::by_id(known.ggml_id)?))) else {
+    // The type is for experts; without any llama-quantize gives everything its second type.
+    let dense = ftype == MXFP4_MOE && shards.tensors().all(|tensor| tensor.shape.len() < 3);
+    let main = known.map(|known| if dense { Q8_0 } else { known.ggml_id });
+    let Some((known, main)) = known.zip(main.and_then(formats::by_id)) else {
         problems.push(format!("general.file_type is {ftype}, which llama.cpp does not define"));
         return;
     };

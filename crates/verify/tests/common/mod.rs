@@ -129,3 +129,10 @@ impl Edit {
         std::fs::write(file, bytes).unwrap();
     }
 }
+
+/// Every file type that a model can be written in without an importance matrix. Q1_0 has no fallback for short rows.
+pub fn plain_types(model: &str) -> Vec<&'static str> {
+    let types = ggufsmith_convert::recipe::writable();
+    let short = !["bard", "tiny/llama-256/hf"].contains(&model);
+    types.iter().map(|file| file.name()).filter(|name| *name != "Q2_K_S" && !(short && *name == "Q1_0")).collect()
+}
