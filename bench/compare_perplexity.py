@@ -42,7 +42,8 @@ def theirs(a, file):
     tokenizing are left out on both sides."""
     command = [a.llama_perplexity, "-m", file, "-f", a.text, "-c", N_CTX, "--chunks", a.chunks, "-t", a.threads, "-ngl", 0]
     text = "".join(run(command))
-    stamp = r"^(\d+)\.(\d+)\.(\d+)\.(\d+) \S* *"
+    # Minutes, seconds, milliseconds and microseconds; not always at the start of a line.
+    stamp = r"(\d+)\.(\d\d)\.(\d{3})\.(\d{3}) I *"
     seconds = lambda parts: 60 * int(parts[0]) + int(parts[1]) + int(parts[2]) / 1e3 + int(parts[3]) / 1e6
     start = seconds(figure(stamp + r"perplexity: calculating perplexity over", text, "start"))
     end = seconds(figure(stamp + r"Final estimate", text, "end"))
