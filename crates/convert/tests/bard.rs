@@ -26,7 +26,8 @@ fn expected() -> BTreeMap<String, String> {
 
 fn options(out: &Path) -> Options {
     Options {
-        types: recipe::writable().to_vec(),
+        // Without an importance matrix llama-quantize refuses some.
+        types: recipe::writable().iter().copied().filter(|file| expected().contains_key(file.name())).collect(),
         target: Target::Directory(out.to_owned()),
         via: Via::Auto,
         split: Default::default(),
@@ -42,6 +43,7 @@ fn options(out: &Path) -> Options {
 #[test]
 fn every_type_equals_the_reference_for_any_number_of_workers() {
     let expected = expected();
+    assert_eq!(options(Path::new("")).types.len(), expected.len(), "every type of the table can be written");
     for workers in [1, 3] {
         let out = tempfile::tempdir().unwrap();
         let conversion = Conversion::prepare(&fixtures().join("bard"), &options(out.path())).unwrap();
