@@ -91,7 +91,7 @@ pub fn decoder(config: &Value) -> Result<Decoder, DecoderError> {
 /// How llama.cpp computes a file with this metadata; `has` says which tensors the file has.
 ///
 /// # Errors
-/// As [`decoder`].
+/// As [`decoder()`].
 pub fn decoder_of_gguf(metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
     let name = metadata.require::<&str>("general.architecture")?;
     let supported = || FAMILIES.iter().map(|family| family.name()).collect();

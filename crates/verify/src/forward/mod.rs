@@ -1,7 +1,7 @@
 //! The forward pass of both sides over the same tokens, and what it says.
 //!
 //! A [`Sample`] is a run of tokens with the positions that are scored: a window of a text, as llama-perplexity cuts it, or a sentence.
-//! [`evaluate`] runs any number of models over samples, layer by layer in lockstep, and yields [`Scores`] for each scored position;
+//! [`evaluate`] runs any number of models over samples, layer by layer in lockstep, and yields a [`Group`] of scores;
 //! [`figures`] turns scores into perplexities, KL divergences and their errors.
 
 mod evaluate;
