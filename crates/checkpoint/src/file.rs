@@ -72,7 +72,7 @@ fn not_a_file(file_type: FileType) -> Option<NotAFile> {
 
 /// What tells whether a file is still the one that was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub struct Identity {
     pub(crate) len: u64,
     modified: Option<SystemTime>,
     /// Device and inode, where the system has them.
@@ -80,7 +80,8 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn of(metadata: &Metadata) -> Self {
+    /// By what the system says of an open file or a path.
+    pub fn of(metadata: &Metadata) -> Self {
         #[cfg(unix)]
         let node = {
             use std::os::unix::fs::MetadataExt;

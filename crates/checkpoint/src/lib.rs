@@ -18,6 +18,7 @@ mod source;
 pub use bitsandbytes::BitsandbytesDefect;
 pub use dir::ModelDir;
 pub use error::{CheckpointError, HeaderDefect, IndexDefect, NotAFile};
+pub use file::Identity;
 pub use header::{SafetensorsInfo, safetensors_info};
 pub use limits::{Limits, OpenOptions};
 pub use source::Checkpoint;

@@ -1,21 +1,22 @@
 //! One conversion from end to end.
 
+use crate::execute::{Job, execute, file_name};
 use crate::importance::ImatrixFile;
-use crate::manifest::{self, HashedFile, InputHasher, Manifest};
+use crate::manifest::{self, HashedFile, Manifest};
 use crate::metadata::{self, General, MetadataError, ParameterCount};
-use crate::pipeline::{self, PipelineError, Run, RunReport};
+use crate::pipeline::{PipelineError, RunReport};
 use crate::plan::{
     FILE_TYPE_KEY, OutputRequest, Plan, PlanError, PlanRequest, QUANTIZATION_VERSION, QUANTIZATION_VERSION_KEY, Via,
 };
 use crate::recipe::{Choices, FileType};
-use crate::sink::{FileSink, FinishedFile, SinkError, SinkFile};
+use crate::requantize::RequantizeError;
+use crate::sink::{FinishedFile, SinkError};
 use ggufsmith_arch::{ArchError, Hparam, Model};
 use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions};
 use ggufsmith_core::{TensorSource, Words, Worker};
 use ggufsmith_gguf::imatrix::ImatrixError;
 use ggufsmith_gguf::{Metadata, SplitLimits};
 use ggufsmith_tokenizer::{self as tokenizer, Tokenizer, TokenizerError};
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -82,6 +83,8 @@ pub enum ConvertError {
     Tokenizer(#[from] TokenizerError),
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    Requantize(#[from] RequantizeError),
     #[error(transparent)]
     Imatrix(#[from] ImatrixError),
     #[error(transparent)]
@@ -174,65 +177,23 @@ impl Conversion {
     /// # Errors
     /// [`ConvertError`]; temporary files are removed then.
     pub fn run(&self, options: RunOptions<'_>) -> Result<Finished, ConvertError> {
-        let files = self.plan.files().map(|file| SinkFile {
-            path: file.path.clone(),
-            bytes: file.layout.file_size(),
-            header: file.layout.header().to_vec(),
-            data: file.layout.tensors().iter().map(|t| t.offset..t.offset + t.bytes).collect(),
-        });
-        let inputs: Vec<PathBuf> = self.checkpoint.files().map(|(path, _)| path.to_owned()).collect();
-        let sink = FileSink::create(files.collect(), options.force, &inputs)?;
-        let hasher = InputHasher::new(self.unread(&inputs));
-        let tensor_done = |index: usize| {
-            for info in self.plan.tensors[index].expr.reads() {
-                hasher.mark(&info.file, info.offset..info.offset + info.bytes());
-            }
+        let command = options.manifest.clone();
+        let reads = |index: usize| {
+            let reads = self.plan.tensors[index].expr.reads();
+            reads.into_iter().map(|info| (info.file.as_path(), info.offset..info.offset + info.bytes())).collect()
         };
-        let run = Run {
-            source: &self.checkpoint,
-            sink: &sink,
-            allow_nonfinite: options.allow_nonfinite,
-            cancel: options.cancel,
-            tensor_done: &tensor_done,
-            progress: options.progress,
-        };
-        let (report, hashes) = std::thread::scope(|scope| {
-            let hashes = options.manifest.is_some().then(|| scope.spawn(|| hasher.run()));
-            let report = pipeline::run(&self.plan, &run, options.workers);
-            if report.is_ok() {
-                hasher.complete()
-            } else {
-                hasher.abort()
-            }
-            let hashes = hashes.map(|thread| thread.join().unwrap_or(Err(io::Error::other("the hashing thread ended early"))));
-            (report, hashes)
-        });
-        let report = report?;
-        let hashes = hashes.transpose().map_err(ConvertError::Hash)?.flatten();
-        self.checkpoint.check_unchanged().map_err(PipelineError::Source)?;
-        let files = sink.finish()?;
-        if let (Some(command), Some(hashes)) = (options.manifest, hashes) {
-            let weights =
-                inputs.iter().zip(hashes).map(|(path, (bytes, sha256))| HashedFile { name: file_name(path), bytes, sha256 });
-            self.write_manifests(command, weights.collect(), &files)?;
+        let inputs = self.checkpoint.files().map(|(path, _)| path.to_owned()).collect();
+        let job = Job { plan: &self.plan, source: &self.checkpoint, inputs, reads: &reads };
+        let (finished, weights) = execute(&job, options)?;
+        if let (Some(command), Some(weights)) = (command, weights) {
+            self.write_manifests(command, weights, &finished.files)?;
         }
-        Ok(Finished { files, report })
+        Ok(finished)
     }
 
     /// The directory it converts.
     pub fn dir(&self) -> &ModelDir {
         &self.dir
-    }
-
-    /// Per weight file the ranges that the pipeline will read.
-    fn unread(&self, files: &[PathBuf]) -> Vec<(PathBuf, Vec<std::ops::Range<u64>>)> {
-        let mut ranges: BTreeMap<&Path, BTreeMap<u64, u64>> = BTreeMap::new();
-        for info in self.plan.tensors.iter().flat_map(|t| t.expr.reads()) {
-            // A map, since an expression may read slices of one tensor several times.
-            ranges.entry(&info.file).or_default().insert(info.offset, info.offset + info.bytes());
-        }
-        let of = |file: &PathBuf| ranges.get(file.as_path()).into_iter().flatten().map(|(&start, &end)| start..end);
-        files.iter().map(|file| (file.clone(), of(file).collect())).collect()
     }
 
     fn write_manifests(
@@ -265,7 +226,7 @@ impl Conversion {
                 file_type: output.file_type.name(),
                 via: output.via.map(words_name),
                 imatrix: self.imatrix.as_ref().filter(|_| output.via.is_some()).map(|imatrix| imatrix.file.clone()),
-                pre_tokenizer: format!("{} ({})", self.tokenizer.pre, self.tokenizer.pre_source),
+                pre_tokenizer: Some(format!("{} ({})", self.tokenizer.pre, self.tokenizer.pre_source)),
                 outputs,
                 warnings: self.warnings.clone(),
             };
@@ -282,10 +243,6 @@ pub const REFERENCE: &str = "llama.cpp 0.5.0 (llama-cpp-python 0.3.36), transfor
 
 fn words_name(words: Words) -> &'static str {
     crate::plan::plain_format(words).name
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn output_path(target: &Target, general: &General, file_type: &FileType) -> Result<PathBuf, MetadataError> {

@@ -1,6 +1,7 @@
 //! `--imatrix`: the file, and what of it enters an output.
 
 use crate::manifest::{HashedFile, hex};
+use crate::plan::append;
 use ggufsmith_gguf::Metadata;
 use ggufsmith_gguf::imatrix::{Imatrix, ImatrixError};
 use sha2::{Digest, Sha256};
@@ -32,15 +33,23 @@ impl ImatrixFile {
         Ok(ImatrixFile { imatrix, file })
     }
 
+    /// `--include-weights` and `--exclude-weights`: forget what is excluded by a part of its name, and, where anything is included,
+    /// what is not.
+    pub(crate) fn select(&mut self, include: &[String], exclude: &[String]) {
+        let has = |name: &str, parts: &[String]| parts.iter().any(|part| name.contains(part.as_str()));
+        Arc::make_mut(&mut self.imatrix).retain(|name| !has(name, exclude) && (include.is_empty() || has(name, include)));
+    }
+
     /// Append the keys that `llama-quantize` appends.
     pub(crate) fn write_keys(&self, metadata: &mut Metadata) {
-        metadata.set("quantize.imatrix.file", cut(&self.file.name));
+        append(metadata, "quantize.imatrix.file", cut(&self.file.name));
         if let Some(dataset) = self.imatrix.datasets.first() {
-            metadata.set("quantize.imatrix.dataset", cut(dataset));
+            append(metadata, "quantize.imatrix.dataset", cut(dataset));
         }
-        metadata.set("quantize.imatrix.entries_count", u32::try_from(self.imatrix.names().len()).unwrap_or(u32::MAX));
+        let entries = u32::try_from(self.imatrix.names().len()).unwrap_or(u32::MAX);
+        append(metadata, "quantize.imatrix.entries_count", entries);
         if self.imatrix.chunks > 0 {
-            metadata.set("quantize.imatrix.chunks_count", self.imatrix.chunks);
+            append(metadata, "quantize.imatrix.chunks_count", self.imatrix.chunks);
         }
     }
 }

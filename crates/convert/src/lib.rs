@@ -4,13 +4,15 @@
 //! weight is read. [`Conversion::run`] executes it: [`pipeline`] reads every source chunk once and encodes it for every output,
 //! [`sink`] writes at positions and lets all files appear together, [`manifest`] says what was made from what.
 //!
-//! [`export`] is the way back: from GGUF to a model directory. [`bitsandbytes`] quantizes a model directory to another one.
+//! [`requantize`] does the same from a GGUF file. [`export`] is the way back: from GGUF to a model directory. [`bitsandbytes`] quantizes a model directory to another one.
 
 #![forbid(unsafe_code)]
 
 pub mod bitsandbytes;
 mod conversion;
+mod execute;
 pub mod export;
+mod gguf_source;
 mod importance;
 mod intervals;
 pub mod manifest;
@@ -18,6 +20,7 @@ pub mod metadata;
 pub mod pipeline;
 pub mod plan;
 pub mod recipe;
+pub mod requantize;
 mod scan;
 pub mod sink;
 

@@ -38,7 +38,7 @@ pub struct Manifest {
     pub reference: &'static str,
     /// The arguments, without the program's name.
     pub command: Vec<String>,
-    /// Name of the source directory: it enters the bytes.
+    /// Name of the source directory (it enters the bytes) or file.
     pub source: String,
     /// Every file of the source that was read.
     pub inputs: Vec<HashedFile>,
@@ -49,8 +49,9 @@ pub struct Manifest {
     /// `--imatrix`, by its name as it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub imatrix: Option<HashedFile>,
-    /// How the pre-tokenizer's name was found.
-    pub pre_tokenizer: String,
+    /// How the pre-tokenizer's name was found; none where the source is a GGUF file, which says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_tokenizer: Option<String>,
     /// The file, or its shards.
     pub outputs: Vec<HashedFile>,
     /// Config keys that have no meaning to this family, and other notes.

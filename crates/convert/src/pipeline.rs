@@ -4,10 +4,10 @@
 //! the bytes depend neither on the number of workers nor on their speed, and memory is one slot per worker.
 
 use crate::plan::{Place, Plan, PlannedTensor};
-use crate::scan::{nonfinite_values, scan};
+use crate::scan::{nonfinite_blocks, nonfinite_values, scan};
 use crate::sink::{Sink, SinkError};
 use ggufsmith_core::worker::CpuWorker;
-use ggufsmith_core::{EncodeError, Encoder, Rows, SourceError, TensorInfo, TensorSource, Words, Worker, formats};
+use ggufsmith_core::{EncodeError, Encoder, Format, Rows, SourceError, TensorInfo, TensorSource, Words, Worker, formats};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -207,8 +207,9 @@ fn redo(plan: &Plan, run: &Run<'_>, chunks: &[Chunk], results: &[Done]) -> Resul
             let tensor = &plan.tensors[chunk.tensor];
             read_chunk(tensor, chunk, run, &mut slot)?;
             let place = &plan.outputs[output].places[chunk.tensor];
+            let Some(encoder) = place.encoder else { continue };
             let importance = plan.importance(chunk.tensor, place, chunk.rows.start);
-            encode(place, tensor, importance, &mut CpuWorker, &mut slot)?;
+            encode(encoder, place, tensor, importance, &mut CpuWorker, &mut slot)?;
             run.sink.replace(place.file, place.offset_of(chunk.rows.start, tensor.cols), &slot.encoded)?;
             redone += 1;
         }
@@ -243,6 +244,11 @@ fn convert_chunk(
     slot: &mut Slot,
 ) -> Result<u64, PipelineError> {
     let tensor = &plan.tensors[chunk.tensor];
+    let elems = (chunk.rows.end - chunk.rows.start) * tensor.cols;
+    if plan.outputs.iter().all(|output| output.places[chunk.tensor].encoder.is_none()) {
+        copy_chunk(plan, chunk, run, done, slot)?;
+        return Ok(tensor.source_bytes(elems));
+    }
     read_chunk(tensor, chunk, run, slot)?;
     let found = scan(tensor.expr.words(), &slot.source);
     if found.nonfinite > 0 {
@@ -255,11 +261,12 @@ fn convert_chunk(
     }
     for (number, output) in plan.outputs.iter().enumerate() {
         let place = &output.places[chunk.tensor];
+        let Some(encoder) = place.encoder else { continue };
         let importance = plan.importance(chunk.tensor, place, chunk.rows.start);
-        encode(place, tensor, importance, done.worker.as_mut(), slot)?;
+        encode(encoder, place, tensor, importance, done.worker.as_mut(), slot)?;
         done.calls.push(Call { chunk: index, output: number });
         if found.may_overflow() {
-            let format = place.encoder.format;
+            let format = place.format;
             let count = nonfinite_values(format, &slot.encoded).saturating_sub(found.nonfinite);
             if count > 0 && !run.allow_nonfinite {
                 let (tensor, origin) = (tensor.name.clone(), Origin::of(tensor));
@@ -272,7 +279,45 @@ fn convert_chunk(
         }
         run.sink.put(place.file, place.offset_of(chunk.rows.start, tensor.cols), &slot.encoded)?;
     }
-    Ok((chunk.rows.end - chunk.rows.start) * tensor.cols * tensor.source_bytes_per_element)
+    Ok(tensor.source_bytes(elems))
+}
+
+/// Put the source's own bytes into every output; all of them store the format that the source does.
+fn copy_chunk(plan: &Plan, chunk: &Chunk, run: &Run<'_>, done: &mut Done, slot: &mut Slot) -> Result<(), PipelineError> {
+    let tensor = &plan.tensors[chunk.tensor];
+    let first = chunk.rows.start * tensor.cols;
+    let (offset, end) = (tensor.source_bytes(first), tensor.source_bytes(chunk.rows.end * tensor.cols));
+    let Some(info) = tensor.expr.reads().first().copied() else { return Ok(()) };
+    slot.encoded.clear();
+    slot.encoded.resize((end - offset) as usize, 0);
+    run.source.read(&info.name, offset, &mut slot.encoded)?;
+    let places = plan.outputs.iter().map(|output| &output.places[chunk.tensor]);
+    if let Some(place) = places.clone().next() {
+        let (count, at) = nonfinite(place.format, &slot.encoded);
+        if count > 0 && !run.allow_nonfinite {
+            let (tensor, origin) = (tensor.name.clone(), Origin::of(tensor));
+            return Err(PipelineError::Nonfinite { tensor, origin, count, element: first + at });
+        }
+        if count > 0 {
+            *done.counts.entry((chunk.tensor, None)).or_default() += count;
+        }
+    }
+    for place in places {
+        run.sink.put(place.file, place.offset_of(chunk.rows.start, tensor.cols), &slot.encoded)?;
+    }
+    Ok(())
+}
+
+/// Number of elements that are not finite, and the position of the first one.
+fn nonfinite(format: &Format, bytes: &[u8]) -> (u64, u64) {
+    let plain = [Words::F32, Words::F16, Words::BF16].into_iter().find(|words| plain_encoder(*words).format == format);
+    match plain {
+        Some(words) => {
+            let found = scan(words, bytes);
+            (found.nonfinite, found.first_nonfinite)
+        }
+        None => nonfinite_blocks(format, bytes),
+    }
 }
 
 fn read_chunk(tensor: &PlannedTensor, chunk: &Chunk, run: &Run<'_>, slot: &mut Slot) -> Result<(), SourceError> {
@@ -283,6 +328,7 @@ fn read_chunk(tensor: &PlannedTensor, chunk: &Chunk, run: &Run<'_>, slot: &mut S
 
 /// Encode the slot's source for one output, into the slot.
 fn encode(
+    encoder: &'static Encoder,
     place: &Place,
     tensor: &PlannedTensor,
     importance: Option<&[f32]>,
@@ -302,10 +348,10 @@ fn encode(
         plain_encoder(narrow).encode(rows, None, via).map_err(fault)?;
         rows = Rows { words: narrow, cols, bytes: via };
     }
-    let format = place.encoder.format;
+    let format = encoder.format;
     encoded.clear();
     encoded.resize(rows.elems() / format.block_len * format.block_bytes, 0);
-    worker.encode(place.encoder, rows, importance, encoded).map_err(fault)
+    worker.encode(encoder, rows, importance, encoded).map_err(fault)
 }
 
 fn plain_encoder(words: Words) -> &'static Encoder {

@@ -8,7 +8,7 @@ use crate::recipe::{self, Choices, Decision, FileType, QuantizeTensor, RecipeErr
 use ggufsmith_arch::Model;
 use ggufsmith_core::{DType, Encoder, Format, TensorExpr, Words, formats};
 use ggufsmith_gguf::imatrix::{Imatrix, ImatrixError};
-use ggufsmith_gguf::{Layout, Metadata, SplitError, SplitLimits, TensorSpec, ggml_shape, shard_path};
+use ggufsmith_gguf::{Layout, Metadata, SplitError, SplitLimits, TensorSpec, Value, ggml_shape, shard_path};
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,7 +98,7 @@ pub struct Plan {
     /// Indices into `tensors` in the order of work: embedding, blocks, head.
     pub work_order: Vec<usize>,
     /// The importance that [`Place::weighted`] tensors are encoded with.
-    imatrix: Option<Arc<Imatrix>>,
+    pub(crate) imatrix: Option<Arc<Imatrix>>,
 }
 
 /// A tensor that all outputs share.
@@ -118,10 +118,19 @@ pub struct PlannedTensor {
     pub rows_per_expert: u64,
     /// Rows per chunk.
     pub chunk_rows: u64,
-    /// The type of the source elements; `None` for computed tables.
-    pub source_dtype: Option<DType>,
-    /// Bytes of a source element, for progress and rates.
-    pub source_bytes_per_element: u64,
+    /// The name of the type that the source stores; `None` for computed tables.
+    pub source_type: Option<&'static str>,
+    /// The smallest whole piece of the source, for progress and rates.
+    pub source_block: Block,
+}
+
+/// Elements that are stored together, and the bytes they take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Elements.
+    pub elems: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 /// One output, in one file or several shards.
@@ -140,14 +149,16 @@ pub struct PlannedOutput {
     /// Tensors, in file order, that are quantized without importance although there is an importance matrix.
     pub without_importance: Vec<usize>,
     /// Whether the user decided types.
-    chosen: bool,
+    pub(crate) chosen: bool,
 }
 
 /// Where and how a tensor is written in one output.
 #[derive(Debug)]
 pub struct Place {
-    /// Makes the bytes.
-    pub encoder: &'static Encoder,
+    /// What the tensor is stored as.
+    pub format: &'static Format,
+    /// Makes the bytes. Without one the source's own bytes, which are of this format, are copied.
+    pub encoder: Option<&'static Encoder>,
     /// The rule that chose the format.
     pub rule: Cow<'static, str>,
     /// Whether it is encoded with importance.
@@ -165,8 +176,7 @@ pub struct Place {
 impl Place {
     /// Where a row of `cols` elements starts in the file.
     pub(crate) fn offset_of(&self, row: u64, cols: u64) -> u64 {
-        let format = self.encoder.format;
-        self.offset + row * (cols / format.block_len as u64 * format.block_bytes as u64)
+        self.offset + row * (cols / self.format.block_len as u64 * self.format.block_bytes as u64)
     }
 }
 
@@ -200,10 +210,13 @@ impl Plan {
             file += planned.files.len();
             outputs.push(planned);
         }
+        Ok(Plan::new(tensors, outputs, request.imatrix.map(|file| Arc::clone(&file.imatrix))))
+    }
+
+    pub(crate) fn new(tensors: Vec<PlannedTensor>, outputs: Vec<PlannedOutput>, imatrix: Option<Arc<Imatrix>>) -> Plan {
         let mut work_order: Vec<usize> = (0..tensors.len()).collect();
         work_order.sort_by_key(|&i| model_order(&tensors[i].name));
-        let imatrix = request.imatrix.map(|file| Arc::clone(&file.imatrix));
-        Ok(Plan { tensors, outputs, work_order, imatrix })
+        Plan { tensors, outputs, work_order, imatrix }
     }
 
     /// The importance of the columns of a tensor's rows from `row` on, up to the end of its expert; by index in `tensors`.
@@ -222,7 +235,7 @@ impl Plan {
 
     /// Source bytes that are read.
     pub fn source_bytes(&self) -> u64 {
-        self.tensors.iter().map(|t| t.elems() * t.source_bytes_per_element).sum()
+        self.tensors.iter().map(|t| t.source_bytes(t.elems())).sum()
     }
 
     /// Number of weights.
@@ -237,10 +250,11 @@ impl Plan {
             let elems = tensor.chunk_rows * tensor.cols;
             let encoded = |place: &Place| {
                 let through = place.through.map_or(0, |words| elems * words.bytes() as u64);
-                through + place.encoder.format.bytes_for(elems).unwrap_or(0)
+                // Bytes that are copied are in no other buffer.
+                let read = place.encoder.map_or(0, |_| tensor.expr.working_set(elems) + tensor.blocks(elems));
+                read + through + place.format.bytes_for(elems).unwrap_or(0)
             };
-            let largest = self.outputs.iter().map(|o| encoded(&o.places[index])).max().unwrap_or(0);
-            tensor.expr.working_set(elems) + largest
+            self.outputs.iter().map(|o| encoded(&o.places[index])).max().unwrap_or(0)
         };
         let slots = self.tensors.iter().enumerate().map(|(i, t)| slot(i, t)).max().unwrap_or(0);
         workers as u64 * slots + self.files().count() as u64 * (1 << 20)
@@ -251,6 +265,16 @@ impl PlannedTensor {
     /// Number of elements.
     pub fn elems(&self) -> u64 {
         self.rows * self.cols
+    }
+
+    /// Bytes of the source that so many of its elements take; whole blocks.
+    pub(crate) fn source_bytes(&self, elems: u64) -> u64 {
+        elems / self.source_block.elems * self.source_block.bytes
+    }
+
+    /// Bytes that are held beside the evaluated expression where the source's blocks have to be decoded.
+    fn blocks(&self, elems: u64) -> u64 {
+        if self.source_block.elems > 1 { self.source_bytes(elems) } else { 0 }
     }
 }
 
@@ -287,11 +311,11 @@ fn plan_tensor(tensor: &ggufsmith_arch::OutputTensor) -> Result<PlannedTensor, P
     }
     let rows_per_expert = if shape.len() > 2 { shape[shape.len() - 2] } else { rows };
     let source_dtype = tensor.expr.reads().first().map(|info| info.dtype);
-    let source_bytes_per_element = source_dtype.map_or(4, |d| d.bytes() as u64);
-    let wanted = (CHUNK_BYTES / (cols * source_bytes_per_element)).max(tensor.expr.min_rows());
+    let source_block = Block { elems: 1, bytes: source_dtype.map_or(4, |d| d.bytes() as u64) };
+    let wanted = (CHUNK_BYTES / (cols * source_block.bytes)).max(tensor.expr.min_rows());
     let chunk_rows = wanted.clamp(1, rows_per_expert);
-    let (name, expr) = (tensor.name.clone(), tensor.expr.clone());
-    Ok(PlannedTensor { name, shape, expr, cols, rows, rows_per_expert, chunk_rows, source_dtype, source_bytes_per_element })
+    let (name, expr, source_type) = (tensor.name.clone(), tensor.expr.clone(), source_dtype.map(DType::name));
+    Ok(PlannedTensor { name, shape, expr, cols, rows, rows_per_expert, chunk_rows, source_type, source_block })
 }
 
 /// The words of the intermediate file.
@@ -344,11 +368,8 @@ fn plan_output(
             ((0..tensors.len()).map(decide).collect::<Vec<_>>(), None)
         }
         Tool::Quantize => {
-            // gguf_set_val_u32 removes a key and appends it.
-            metadata.remove(QUANTIZATION_VERSION_KEY);
-            metadata.remove(FILE_TYPE_KEY);
-            metadata.set(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
-            metadata.set(FILE_TYPE_KEY, file_type.ftype);
+            append(&mut metadata, QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
+            append(&mut metadata, FILE_TYPE_KEY, file_type.ftype);
             if let Some(imatrix) = imatrix {
                 imatrix.write_keys(&mut metadata);
             }
@@ -366,10 +387,7 @@ fn plan_output(
             (decisions.into_iter().flatten().collect(), Some(via))
         }
     };
-    let encoders = decisions.iter().zip(tensors).map(|(decision, tensor)| {
-        let (tensor, format) = (|| tensor.name.clone(), decision.format);
-        formats::encoder_of(format).ok_or_else(|| PlanError::NoEncoder { tensor: tensor(), format: format.name })
-    });
+    let encoders = decisions.iter().zip(tensors).map(|(decision, tensor)| encoder(tensor, decision.format));
     let encoders = encoders.collect::<Result<Vec<_>, _>>()?;
     let changed = |index: usize| via.is_some() && decisions[index].format != stored(index);
     let weighted = weigh(file_type, imatrix, tensors, &decisions, changed)?;
@@ -394,20 +412,40 @@ fn plan_output(
         for (placed, &index) in layout.tensors().iter().zip(in_order.by_ref()) {
             let through = via.filter(|words| !keep(index) && *words != Words::F32);
             let (file, offset, bytes) = (first_file + number, placed.offset, placed.bytes);
-            let (encoder, rule, weighted) = (encoders[index], decisions[index].rule.clone(), weighted[index]);
-            places[index] = Some(Place { encoder, rule, weighted, through, file, offset, bytes });
+            let Decision { format, rule, .. } = decisions[index].clone();
+            let (encoder, weighted) = (Some(encoders[index]), weighted[index]);
+            places[index] = Some(Place { format, encoder, rule, weighted, through, file, offset, bytes });
         }
         let path = if count == 1 { output.path.clone() } else { shard_path(&output.path, number, count) };
         files.push(PlannedFile { path, layout });
     }
     let places = places.into_iter().flatten().collect();
-    let quantized = |index: &&usize| decisions[**index].format.is_quantized() && changed(**index);
-    let without_importance = match imatrix {
-        Some(_) => order.iter().filter(quantized).copied().filter(|&index| !weighted[index]).collect(),
-        None => Vec::new(),
-    };
+    let quantized = |index: usize| decisions[index].format.is_quantized() && changed(index);
+    let without_importance = without_importance(imatrix, &order, &weighted, quantized);
     let chosen = !request.choices.is_empty();
     Ok(PlannedOutput { file_type, via, places, order, files, without_importance, chosen })
+}
+
+/// Set a key as ggml's `gguf_set_val_*` does: an older one is removed, the new one comes last.
+pub(crate) fn append(metadata: &mut Metadata, key: &str, value: impl Into<Value>) {
+    metadata.remove(key);
+    metadata.set(key, value);
+}
+
+pub(crate) fn encoder(tensor: &PlannedTensor, format: &'static Format) -> Result<&'static Encoder, PlanError> {
+    let missing = || PlanError::NoEncoder { tensor: tensor.name.clone(), format: format.name };
+    formats::encoder_of(format).ok_or_else(missing)
+}
+
+/// The tensors, in file order, that are quantized without importance although there is an importance matrix.
+pub(crate) fn without_importance(
+    imatrix: Option<&ImatrixFile>,
+    order: &[usize],
+    weighted: &[bool],
+    quantized: impl Fn(usize) -> bool,
+) -> Vec<usize> {
+    let without = |&index: &usize| imatrix.is_some() && quantized(index) && !weighted[index];
+    order.iter().copied().filter(without).collect()
 }
 
 /// The tool whose file an output equals.
@@ -417,7 +455,7 @@ fn tool(request: &PlanRequest<'_>, file_type: &FileType) -> Tool {
 }
 
 /// Which tensors are encoded with importance; `changed` says which are not stored as they are in the intermediate file.
-fn weigh(
+pub(crate) fn weigh(
     file_type: &FileType,
     imatrix: Option<&ImatrixFile>,
     tensors: &[PlannedTensor],
@@ -453,12 +491,12 @@ fn weigh(
 }
 
 /// The block number of `blk.N.…`.
-fn block_number(name: &str) -> Option<u64> {
+pub(crate) fn block_number(name: &str) -> Option<u64> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
 /// llama.cpp's `weight_name_comparer`: tensors of no block first, then blocks by number, then names bytewise.
-fn quantize_order(name: &str) -> (Option<u64>, &str) {
+pub(crate) fn quantize_order(name: &str) -> (Option<u64>, &str) {
     (block_number(name), name)
 }
 

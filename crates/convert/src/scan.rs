@@ -70,14 +70,24 @@ fn finish<W, M: Copy + Ord + Default>(
 
 /// Elements that decode to NaN or infinity; whole blocks are given.
 pub(crate) fn nonfinite_values(format: &Format, blocks: &[u8]) -> u64 {
+    nonfinite_blocks(format, blocks).0
+}
+
+/// The same, and the position of the first one. A format that cannot be decoded has none: it holds integers, or nobody stores it.
+pub(crate) fn nonfinite_blocks(format: &Format, blocks: &[u8]) -> (u64, u64) {
+    let (mut count, mut first) = (0, 0);
+    let Some(decode) = format.decode else { return (count, first) };
     let mut values = vec![0.0; format.block_len];
-    let mut count = 0;
-    for block in blocks.chunks_exact(format.block_bytes) {
-        // Whatever has an encoder can be decoded (a test of the registry), and these are whole blocks.
-        format.decode(block, &mut values).expect("a block decodes");
-        count += values.iter().filter(|v| !v.is_finite()).count() as u64;
+    for (number, block) in blocks.chunks_exact(format.block_bytes).enumerate() {
+        decode(block, &mut values);
+        for (within, _) in values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
+            if count == 0 {
+                first = (number * format.block_len + within) as u64;
+            }
+            count += 1;
+        }
     }
-    count
+    (count, first)
 }
 
 #[cfg(test)]
@@ -107,5 +117,16 @@ mod tests {
         let blocks: Vec<u8> = [1.0f32, 7.0e4].iter().flat_map(|v| f32_to_f16(*v).to_le_bytes()).collect();
         assert_eq!(nonfinite_values(&formats::f16::FORMAT, &blocks), 1);
         assert!(scan(Words::F32, &7.0e4f32.to_le_bytes()).may_overflow());
+        assert_eq!(nonfinite_blocks(&formats::f16::FORMAT, &blocks), (1, 1));
+    }
+
+    #[test]
+    fn damaged_scales_are_seen_in_blocks() {
+        let format = &formats::q8_0::FORMAT;
+        let mut blocks = vec![1; 3 * format.block_bytes];
+        assert_eq!(nonfinite_blocks(format, &blocks), (0, 0));
+        let scale = format.block_bytes..format.block_bytes + 2;
+        blocks[scale].copy_from_slice(&0x7e00u16.to_le_bytes());
+        assert_eq!(nonfinite_blocks(format, &blocks), (32, 32), "the second block's scale is NaN");
     }
 }

@@ -133,6 +133,17 @@ impl Imatrix {
         }
     }
 
+    /// Keep the importance of some weights alone.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.entries.retain(|name, _| keep(name));
+    }
+
+    /// The same values under other names. Where two get the same name the one that sorts last counts.
+    pub fn renamed(&self, name: impl Fn(&str) -> String) -> Imatrix {
+        let entries = self.entries.iter().map(|(old, values)| (name(old), values.clone())).collect();
+        Imatrix { entries, datasets: self.datasets.clone(), chunks: self.chunks }
+    }
+
     /// Names of the measured weights.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.entries.keys().map(String::as_str)

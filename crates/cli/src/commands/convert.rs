@@ -1,26 +1,25 @@
 //! `ggufsmith convert`.
 
 mod bitsandbytes;
-mod device;
-mod dry_run;
+pub(super) mod device;
+pub(super) mod dry_run;
+pub(super) mod run;
 mod source;
-mod summary;
-mod types;
+pub(super) mod summary;
+pub(super) mod types;
 
 pub(super) use source::check as check_source;
 
 use super::verify;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::progress::Progress;
 use crate::{names, output, threads};
 use clap::ValueEnum;
 use ggufsmith_checkpoint::OpenOptions;
 use ggufsmith_convert::metadata::Overrides;
-use ggufsmith_convert::pipeline::PipelineError;
 use ggufsmith_convert::plan::Via;
 use ggufsmith_convert::recipe::{self, FileType};
-use ggufsmith_convert::{Conversion, ConvertError, Options, RunOptions, Target};
+use ggufsmith_convert::{Conversion, Options, Target};
 use ggufsmith_core::Words;
 use ggufsmith_gguf::{SplitLimits, parse_size};
 use ggufsmith_verify::report::{self, Report};
@@ -199,41 +198,17 @@ impl Arguments {
         let conversion = Conversion::prepare(&self.source, &options)?;
         interrupt.check()?;
         conversion.warnings.iter().for_each(|warning| output::warning(warning));
-        let workers = device::workers(self.device, threads, &conversion.plan)?;
-        if !self.quiet {
-            workers.notes.iter().for_each(|note| output::note(note));
-        }
-        let prepared = started.elapsed();
-
-        let progress = Progress::new(conversion.plan.source_bytes(), self.quiet);
-        let temporary = conversion.plan.files().map(|file| ggufsmith_convert::sink::temporary_name(&file.path));
-        let temporary: Vec<PathBuf> = temporary.collect();
-        let add = |bytes| {
-            // From the first chunk on the temporary files are ours, not those of another run that is refused.
-            interrupt.remove_at_end(&temporary);
-            progress.add(bytes);
-        };
-        let run = RunOptions {
-            workers: workers.list,
+        let settings = run::Settings {
+            started,
+            threads,
+            device: self.device,
             force: self.force,
             allow_nonfinite: self.allow_nonfinite,
-            manifest: (!self.no_manifest).then(super::command_line),
-            cancel: interrupt.flag(),
-            progress: &add,
+            manifest: !self.no_manifest,
+            quiet: self.quiet,
         };
-        let result = conversion.run(run);
-        let converted = progress.end();
-        let finished = match result {
-            Err(ConvertError::Pipeline(PipelineError::Cancelled)) => return Err(Failure::Interrupted),
-            other => other?,
-        };
-        let times = summary::Times { prepare: prepared, convert: converted, total: started.elapsed() };
-        let manifest = !self.no_manifest;
-        let device = workers.gpu.map(|gpu| gpu.report());
-        if let Some(device) = &device {
-            device.warnings.iter().for_each(|warning| output::warning(warning));
-        }
-        let summary = summary::Summary::new(&conversion, &finished, times, manifest, device);
+        let outcome = run::run(&conversion.plan, &settings, &interrupt, |options| conversion.run(options))?;
+        let summary = summary::Summary::new((&conversion).into(), &outcome, settings.manifest);
         if !self.quiet {
             summary.print();
         }
@@ -289,7 +264,7 @@ impl Arguments {
         for file in conversion.plan.files().filter(|file| !self.force && file.path.exists()) {
             output::warning(&format!("{} exists; writing it needs --force", file.path.display()));
         }
-        let report = dry_run::Report::new(conversion, threads);
+        let report = dry_run::Report::new(conversion.into(), threads);
         if self.json { output::json(&report) } else { output::data(&report.to_string()) }
     }
 

@@ -39,6 +39,7 @@ commands! {
     Inspect: inspect,
     List: list,
     Perplexity: perplexity,
+    Quantize: quantize,
     Verify: verify,
 }
 

@@ -1,7 +1,7 @@
 //! In which type each tensor is written.
 
-use super::source::{self, GgufSource};
 use super::{ExportedTensor, Originals};
+use crate::gguf_source::{self, GgufSource};
 use ggufsmith_core::{DType, SourceError, TensorExpr, Words, float};
 use std::collections::BTreeMap;
 
@@ -95,7 +95,7 @@ impl Target {
 
 /// The type in which a tensor of the file is written where nothing else is asked for.
 fn own(name: &str, source: &GgufSource) -> DType {
-    match source.format(name).map(|format| (format.is_quantized(), source::plain(format))) {
+    match source.format(name).map(|format| (format.is_quantized(), gguf_source::plain(format))) {
         Some((true, _)) => DType::F16,
         Some((false, Some(dtype))) => dtype,
         _ => DType::F32,

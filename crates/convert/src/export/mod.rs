@@ -9,11 +9,11 @@ mod dtype;
 mod error;
 mod run;
 pub(crate) mod safetensors;
-mod source;
 
 pub use dtype::DTypeChoice;
 pub use error::ExportError;
 
+use crate::gguf_source::{self, GgufSource};
 use crate::sink::SinkFile;
 use dtype::Target;
 use ggufsmith_arch::GgufModel;
@@ -22,7 +22,6 @@ use ggufsmith_core::{DType, TensorExpr, TensorInfo, TensorSource};
 use ggufsmith_gguf::{Limits, Metadata, Shards, Value};
 use ggufsmith_tokenizer::write::{self, Written};
 use serde_json::{Map, Value as Json};
-use source::GgufSource;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -201,7 +200,7 @@ fn check_decodable(shards: &Shards) -> Result<(), ExportError> {
 fn tables(source: &GgufSource, known: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<f32>>, ExportError> {
     let mut tables = BTreeMap::new();
     for info in source.tensors().iter().filter(|info| !known(&info.name)) {
-        let float = source.format(&info.name).and_then(source::plain) == Some(DType::F32);
+        let float = source.format(&info.name).and_then(gguf_source::plain) == Some(DType::F32);
         if float && info.shape.len() == 1 && info.elems() <= MAX_TABLE_ELEMS {
             // At most MAX_TABLE_ELEMS.
             tables.insert(info.name.clone(), source.floats(&info.name, info.elems() as usize)?);

@@ -130,6 +130,9 @@ pub static RECIPES: &[FileType] = &[
     FileType::plain(ftype::Q1_0, ggml::Q1_0, Tool::Quantize),
 ];
 
+/// `llama-quantize`'s COPY: no type, every tensor stays what it is. In no list of types, since nothing can be converted to it.
+pub static COPY: FileType = FileType::mix(ftype::F32, "COPY", ggml::F32);
+
 /// The file type of a name in any case, whether it can be written or not. As in `llama-quantize`, a K format's name stands for its
 /// medium mixture where there is no file type of that name.
 pub fn by_name(name: &str) -> Option<&'static FileType> {

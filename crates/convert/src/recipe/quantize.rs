@@ -53,7 +53,7 @@ pub fn decide_quantize(
         let decision = decide(file, context, choices, &mut mixture, tensor)?;
         decisions.push(match choices.only.selects(tensor.name) {
             true => decision,
-            false => Decision::new(tensor.stored, "not selected by --only: kept as in the intermediate file"),
+            false => Decision::new(tensor.stored, "not selected by --only: kept as it is"),
         });
     }
     Ok(decisions)
@@ -67,11 +67,11 @@ fn decide(
     tensor: &QuantizeTensor<'_>,
 ) -> Result<Decision, RecipeError> {
     if !is_quantized(context.arch, tensor) {
-        return Ok(Decision::new(tensor.stored, "not quantized: kept as in the intermediate file"));
+        return Ok(Decision::new(tensor.stored, "not quantized: kept as it is"));
     }
     let category = Category::of(tensor.name);
     if choices.leave_output && category == Category::Output {
-        return Ok(Decision::new(tensor.stored, "--leave-output-tensor: kept as in the intermediate file"));
+        return Ok(Decision::new(tensor.stored, "--leave-output-tensor: kept as it is"));
     }
     let by_name = choices.tensor_types.iter().find(|tensor_type| tensor_type.matches(tensor.name));
     // The per-layer embedding alone can be named away from --token-embedding-type.

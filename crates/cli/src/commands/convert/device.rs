@@ -160,8 +160,9 @@ mod with_gpu {
         for output in &plan.outputs {
             for (tensor, place) in plan.tensors.iter().zip(&output.places) {
                 let words = place.through.unwrap_or(tensor.expr.words());
-                if !encoders.iter().any(|(encoder, w)| std::ptr::eq(*encoder, place.encoder) && *w == words) {
-                    encoders.push((place.encoder, words));
+                let Some(encoder) = place.encoder else { continue };
+                if !encoders.iter().any(|(known, w)| std::ptr::eq(*known, encoder) && *w == words) {
+                    encoders.push((encoder, words));
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! What `--dry-run` shows.
 
+use super::summary::Subject;
 use crate::output::printable;
 use crate::table::{Align, Table};
 use crate::units;
-use ggufsmith_convert::Conversion;
 use ggufsmith_convert::plan::{PlannedOutput, plain_format};
 use serde::Serialize;
 use std::fmt;
@@ -19,7 +19,8 @@ pub struct Report<'a> {
     source_bytes: u64,
     memory_bytes: u64,
     threads: usize,
-    pre_tokenizer: super::summary::PreTokenizer<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pre_tokenizer: Option<super::summary::PreTokenizer<'a>>,
     outputs: Vec<Output<'a>>,
     dropped: Vec<super::summary::Dropped<'a>>,
     warnings: &'a [String],
@@ -59,35 +60,35 @@ struct Tensor<'a> {
 
 impl<'a> Report<'a> {
     /// Everything that is decided for `threads` workers.
-    pub fn new(conversion: &'a Conversion, threads: usize) -> Self {
-        let plan = &conversion.plan;
+    pub fn new(subject: Subject<'a>, threads: usize) -> Self {
+        let plan = subject.plan;
         Report {
             dry_run: true,
-            source: conversion.dir().path(),
-            architecture: conversion.model.arch,
+            source: subject.source,
+            architecture: subject.architecture,
             parameters: plan.elems(),
             source_bytes: plan.source_bytes(),
             memory_bytes: plan.memory_bound(threads),
             threads,
-            pre_tokenizer: super::summary::PreTokenizer::of(conversion),
-            outputs: plan.outputs.iter().map(|output| Output::new(conversion, output)).collect(),
-            dropped: super::summary::dropped(conversion),
-            warnings: &conversion.warnings,
+            outputs: plan.outputs.iter().map(|output| Output::new(&subject, output)).collect(),
+            pre_tokenizer: subject.pre_tokenizer,
+            dropped: subject.dropped,
+            warnings: subject.warnings,
         }
     }
 }
 
 impl<'a> Output<'a> {
-    fn new(conversion: &'a Conversion, output: &'a PlannedOutput) -> Self {
-        let plan = &conversion.plan;
+    fn new(subject: &Subject<'a>, output: &'a PlannedOutput) -> Self {
+        let plan = subject.plan;
         let files: Vec<&Path> = plan.files().map(|file| file.path.as_path()).collect();
         let tensor = |&index: &usize| {
             let (tensor, place) = (&plan.tensors[index], &output.places[index]);
             Tensor {
                 name: &tensor.name,
                 shape: &tensor.shape,
-                source_type: tensor.source_dtype.map(|dtype| dtype.name()),
-                type_name: place.encoder.format.name,
+                source_type: tensor.source_type,
+                type_name: place.format.name,
                 bytes: place.bytes,
                 file: files[place.file],
                 offset: place.offset,
@@ -101,7 +102,7 @@ impl<'a> Output<'a> {
             bits_per_weight: output.bits_per_weight(plan.elems()),
             files: output.files.iter().map(|f| File { path: &f.path, bytes: f.layout.file_size() }).collect(),
             tensors: output.order.iter().map(tensor).collect(),
-            importance: super::summary::Importance::of(conversion, output),
+            importance: super::summary::Importance::of(subject, output),
         }
     }
 }
@@ -114,7 +115,9 @@ impl fmt::Display for Report<'_> {
         }
         let (parameters, source) = (units::count(self.parameters), units::bytes(self.source_bytes));
         writeln!(f, "{} with {parameters} weights; {source} of source, read once for all outputs", self.architecture)?;
-        writeln!(f, "{}", self.pre_tokenizer)?;
+        if let Some(pre_tokenizer) = &self.pre_tokenizer {
+            writeln!(f, "{pre_tokenizer}")?;
+        }
         for dropped in &self.dropped {
             writeln!(f, "not converted: {} ({})", printable(dropped.tensor), dropped.reason)?;
         }

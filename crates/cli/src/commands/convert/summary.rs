@@ -2,10 +2,12 @@
 
 use crate::output::{self, printable};
 use super::device::GpuReport;
+use super::run::Outcome;
 use crate::units;
 use ggufsmith_convert::pipeline::Nonfinite;
-use ggufsmith_convert::plan::{PlannedOutput, plain_format};
-use ggufsmith_convert::{Conversion, Finished};
+use ggufsmith_convert::plan::{Plan, PlannedOutput, plain_format};
+use ggufsmith_convert::requantize::Requantization;
+use ggufsmith_convert::{Conversion, ImatrixFile};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -22,6 +24,54 @@ pub struct Times {
     pub total: Duration,
 }
 
+/// What is converted, from whatever source.
+pub struct Subject<'a> {
+    /// Where it is read from.
+    pub source: &'a Path,
+    /// `general.architecture`.
+    pub architecture: &'a str,
+    /// Everything decided.
+    pub plan: &'a Plan,
+    /// `--imatrix`.
+    pub imatrix: Option<&'a ImatrixFile>,
+    /// None where the source is a GGUF file.
+    pub pre_tokenizer: Option<PreTokenizer<'a>>,
+    /// Source tensors that no output holds.
+    pub dropped: Vec<Dropped<'a>>,
+    /// What a user should know.
+    pub warnings: &'a [String],
+}
+
+impl<'a> From<&'a Conversion> for Subject<'a> {
+    fn from(conversion: &'a Conversion) -> Self {
+        let tokenizer = &conversion.tokenizer;
+        let found = tokenizer.pre_source.to_string();
+        Subject {
+            source: conversion.dir().path(),
+            architecture: conversion.model.arch,
+            plan: &conversion.plan,
+            imatrix: conversion.imatrix.as_ref(),
+            pre_tokenizer: Some(PreTokenizer { tokenizer: tokenizer.model, name: &tokenizer.pre, found }),
+            dropped: conversion.model.dropped.iter().map(|(tensor, reason)| Dropped { tensor, reason }).collect(),
+            warnings: &conversion.warnings,
+        }
+    }
+}
+
+impl<'a> From<&'a Requantization> for Subject<'a> {
+    fn from(requantization: &'a Requantization) -> Self {
+        Subject {
+            source: &requantization.path,
+            architecture: &requantization.arch,
+            plan: &requantization.plan,
+            imatrix: requantization.imatrix.as_ref(),
+            pre_tokenizer: None,
+            dropped: Vec::new(),
+            warnings: &requantization.warnings,
+        }
+    }
+}
+
 /// A run, for people and as JSON.
 #[derive(Debug, Serialize)]
 pub struct Summary<'a> {
@@ -35,8 +85,9 @@ pub struct Summary<'a> {
     source_gb_per_second: f64,
     workers: Vec<Workers>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    gpu: Option<GpuReport>,
-    pre_tokenizer: PreTokenizer<'a>,
+    gpu: Option<&'a GpuReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pre_tokenizer: Option<PreTokenizer<'a>>,
     nonfinite: Vec<Overflow<'a>>,
     dropped: Vec<Dropped<'a>>,
     warnings: &'a [String],
@@ -77,10 +128,11 @@ pub struct Importance<'a> {
 
 impl<'a> Importance<'a> {
     /// Of one output.
-    pub fn of(conversion: &'a Conversion, output: &'a PlannedOutput) -> Option<Self> {
+    pub fn of(subject: &Subject<'a>, output: &'a PlannedOutput) -> Option<Self> {
         // Files of the converter know no importance.
-        let imatrix = conversion.imatrix.as_ref().filter(|_| output.via.is_some())?;
-        let name = |&index: &usize| conversion.plan.tensors[index].name.as_str();
+        let by_converter = subject.pre_tokenizer.is_some() && output.via.is_none();
+        let imatrix = subject.imatrix.filter(|_| !by_converter)?;
+        let name = |&index: &usize| subject.plan.tensors[index].name.as_str();
         Some(Importance {
             imatrix: &imatrix.file.name,
             tensors: output.places.iter().filter(|place| place.weighted).count(),
@@ -144,35 +196,16 @@ pub struct PreTokenizer<'a> {
     found: String,
 }
 
-impl<'a> PreTokenizer<'a> {
-    /// Of the model that is converted.
-    pub fn of(conversion: &'a Conversion) -> Self {
-        let tokenizer = &conversion.tokenizer;
-        PreTokenizer { tokenizer: tokenizer.model, name: &tokenizer.pre, found: tokenizer.pre_source.to_string() }
-    }
-}
-
 impl fmt::Display for PreTokenizer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tokenizer: {}, pre-tokenizer {} ({})", self.tokenizer, self.name, self.found)
     }
 }
 
-/// The source tensors that no output holds.
-pub fn dropped(conversion: &Conversion) -> Vec<Dropped<'_>> {
-    conversion.model.dropped.iter().map(|(tensor, reason)| Dropped { tensor, reason }).collect()
-}
-
 impl<'a> Summary<'a> {
-    /// What `conversion` came to; `manifest` says whether manifests were written.
-    pub fn new(
-        conversion: &'a Conversion,
-        finished: &'a Finished,
-        times: Times,
-        manifest: bool,
-        gpu: Option<GpuReport>,
-    ) -> Self {
-        let plan = &conversion.plan;
+    /// What became of `subject`; `manifest` says whether manifests were written.
+    pub fn new(subject: Subject<'a>, outcome: &'a Outcome, manifest: bool) -> Self {
+        let (plan, times, finished) = (subject.plan, outcome.times, &outcome.finished);
         let mut files = finished.files.iter();
         let outputs = plan.outputs.iter().map(|output| {
             let files = files.by_ref().take(output.files.len());
@@ -184,7 +217,7 @@ impl<'a> Summary<'a> {
                 bits_per_weight: output.bits_per_weight(plan.elems()),
                 files: files.map(|f| File { path: &f.path, bytes: f.bytes, sha256: &f.sha256 }).collect(),
                 manifest: first.map(|file| format!("{}.manifest.json", file.path.display())),
-                importance: Importance::of(conversion, output),
+                importance: Importance::of(&subject, output),
             }
         });
         let outputs = outputs.collect();
@@ -192,8 +225,8 @@ impl<'a> Summary<'a> {
         let flush = times.total.saturating_sub(times.prepare + times.convert);
         let source_bytes = plan.source_bytes();
         Summary {
-            source: conversion.dir().path(),
-            architecture: conversion.model.arch,
+            source: subject.source,
+            architecture: subject.architecture,
             parameters: plan.elems(),
             outputs,
             source_bytes,
@@ -205,11 +238,11 @@ impl<'a> Summary<'a> {
             },
             source_gb_per_second: source_bytes as f64 / 1e9 / times.convert.as_secs_f64().max(1e-9),
             workers: by_kind(&finished.report.shares),
-            gpu,
-            pre_tokenizer: PreTokenizer::of(conversion),
+            gpu: outcome.gpu.as_ref(),
+            pre_tokenizer: subject.pre_tokenizer,
             nonfinite: finished.report.nonfinite.iter().map(nonfinite).collect(),
-            dropped: dropped(conversion),
-            warnings: &conversion.warnings,
+            dropped: subject.dropped,
+            warnings: subject.warnings,
             times,
         }
     }
@@ -261,7 +294,9 @@ impl fmt::Display for Summary<'_> {
                 writeln!(f, "  {importance}")?;
             }
         }
-        writeln!(f, "{}", self.pre_tokenizer)?;
+        if let Some(pre_tokenizer) = &self.pre_tokenizer {
+            writeln!(f, "{pre_tokenizer}")?;
+        }
         match self.dropped.as_slice() {
             [] => {}
             [one] => writeln!(f, "not converted: {} ({})", printable(one.tensor), one.reason)?,

@@ -14,7 +14,7 @@ pub struct Arguments {
     #[arg(long)]
     pure: bool,
 
-    /// Keep output.weight as it is in the intermediate file
+    /// Keep output.weight as it is: in GGUF as in the input, from a directory as in the intermediate file
     #[arg(long)]
     leave_output_tensor: bool,
 
@@ -34,8 +34,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     tensor_type_file: Option<PathBuf>,
 
-    /// Quantize these tensors alone, keep the others as in the intermediate file (--via): layers=0-11, ffn, attn_q,attn_k; repeat
-    /// it to narrow layers to names
+    /// Quantize these tensors alone and keep the others as they are (from a directory as in the intermediate file, --via):
+    /// layers=0-11, ffn, attn_q,attn_k; repeat it to narrow layers to names
     #[arg(long, value_name = "WHICH")]
     only: Vec<Only>,
 }

@@ -1,43 +1,67 @@
-//! A GGUF model as a source of tensors: what is quantized reads as F32.
+//! A GGUF model as a source of tensors: what is quantized reads as F32, or as it is stored.
 
+use ggufsmith_checkpoint::Identity;
 use ggufsmith_core::{DType, Format, SourceError, TensorInfo, TensorSource, formats};
 use ggufsmith_gguf::{GgufError, GgufTensor, Shards};
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 
 /// The tensors of a model in one file or several, under their GGUF names.
 #[derive(Debug)]
-pub(super) struct GgufSource {
+pub(crate) struct GgufSource {
     shards: Shards,
     infos: Vec<TensorInfo>,
-    /// Position in `infos`, and how the file stores it.
-    by_name: HashMap<String, (usize, &'static Format)>,
+    by_name: HashMap<String, Entry>,
+    /// What each file was when it was opened.
+    identities: Vec<Option<Identity>>,
+}
+
+/// A tensor.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Position in `infos`.
+    index: usize,
+    /// How the file stores it.
+    format: &'static Format,
+    /// Read as it is stored.
+    raw: bool,
 }
 
 impl GgufSource {
-    pub(super) fn new(shards: Shards) -> Self {
+    pub(crate) fn new(shards: Shards) -> Self {
         let mut infos = Vec::new();
         let mut by_name = HashMap::new();
         for file in shards.files() {
             for tensor in file.tensors() {
-                by_name.insert(tensor.name.clone(), (infos.len(), tensor.format));
+                by_name.insert(tensor.name.clone(), Entry { index: infos.len(), format: tensor.format, raw: false });
                 infos.push(info(tensor, file.path()));
             }
         }
-        GgufSource { shards, infos, by_name }
+        let identities = shards.files().iter().map(|file| identity(file.path())).collect();
+        GgufSource { shards, infos, by_name, identities }
+    }
+
+    /// From now on a tensor reads as the bytes that the file stores: a vector of U8.
+    pub(crate) fn read_raw(&mut self, name: &str) {
+        if let (Some(entry), Some(tensor)) = (self.by_name.get_mut(name), self.shards.tensor(name)) {
+            entry.raw = true;
+            let info = &mut self.infos[entry.index];
+            (info.dtype, info.shape) = (DType::U8, vec![tensor.bytes]);
+        }
     }
 
     /// How the file stores a tensor.
-    pub(super) fn format(&self, name: &str) -> Option<&'static Format> {
-        Some(self.by_name.get(name)?.1)
+    pub(crate) fn format(&self, name: &str) -> Option<&'static Format> {
+        Some(self.by_name.get(name)?.format)
     }
 
-    pub(super) fn shards(&self) -> &Shards {
+    pub(crate) fn shards(&self) -> &Shards {
         &self.shards
     }
 
     /// A small F32 tensor as it is.
-    pub(super) fn floats(&self, name: &str, elems: usize) -> Result<Vec<f32>, SourceError> {
+    pub(crate) fn floats(&self, name: &str, elems: usize) -> Result<Vec<f32>, SourceError> {
         let mut bytes = vec![0; elems * 4];
         self.read(name, 0, &mut bytes)?;
         Ok(bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect())
@@ -75,15 +99,19 @@ impl GgufSource {
     }
 }
 
+fn identity(path: &Path) -> Option<Identity> {
+    std::fs::metadata(path).ok().map(|metadata| Identity::of(&metadata))
+}
+
 /// The words that a tensor reads as.
-fn info(tensor: &GgufTensor, file: &std::path::Path) -> TensorInfo {
+fn info(tensor: &GgufTensor, file: &Path) -> TensorInfo {
     let dtype = plain(tensor.format).unwrap_or(DType::F32);
     let shape = if tensor.shape.is_empty() { vec![1] } else { tensor.shape.clone() };
     TensorInfo { name: tensor.name.clone(), dtype, shape, file: file.to_owned(), offset: tensor.offset }
 }
 
 /// The element type of a format that holds plain floats.
-pub(super) fn plain(format: &Format) -> Option<DType> {
+pub(crate) fn plain(format: &Format) -> Option<DType> {
     [(&formats::f32::FORMAT, DType::F32), (&formats::f16::FORMAT, DType::F16), (&formats::bf16::FORMAT, DType::BF16)]
         .into_iter()
         .find(|(known, _)| *known == format)
@@ -96,16 +124,25 @@ impl TensorSource for GgufSource {
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.infos.get(self.by_name.get(name)?.0)
+        self.infos.get(self.by_name.get(name)?.index)
     }
 
     fn read(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
-        let Some((_, format)) = self.by_name.get(name) else {
+        let Some(&Entry { format, raw, .. }) = self.by_name.get(name) else {
             return Err(SourceError::NoTensor { tensor: name.to_owned() });
         };
-        if plain(format).is_none() {
+        if !raw && plain(format).is_none() {
             return self.decode(name, format, offset, out);
         }
         self.shards.read_at(name, offset, out).map_err(|error| self.fault(name, offset, error))
+    }
+
+    fn check_unchanged(&self) -> Result<(), SourceError> {
+        for (file, opened) in self.shards.files().iter().zip(&self.identities) {
+            if opened.is_none() || identity(file.path()) != *opened {
+                return Err(SourceError::Changed { file: file.path().to_owned() });
+            }
+        }
+        Ok(())
     }
 }
