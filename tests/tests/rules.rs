@@ -356,7 +356,8 @@ fn readme_examples_run() {
 /// where its name says one.
 fn stand_in(folder: &Path, name: &str) {
     let file = folder.join(name);
-    let written = outputs::ggufs(folder);
+    let mut written = outputs::ggufs(folder);
+    written.extend(outputs::ggufs(&folder.join("gguf")));
     let ending = name.rsplit('-').next().unwrap_or(name);
     let same = written.iter().find(|(written, _)| written.ends_with(&format!("-{ending}")));
     if let (false, Some((_, written))) = (file.exists(), same.or(written.iter().next())) {

@@ -81,10 +81,13 @@ fn smollm2(source: &Path, threads: usize) -> Result<(), String> {
     }
     let mut all = expected(&table, "sha256_converter", CONVERTER)?;
     all.extend(expected(&table, "sha256_llama_quantize_from_bf16", QUANTIZE)?);
+    let with_imatrix = expected(&table, WITH_IMATRIX, QUANTIZE)?;
+    if (all.len(), with_imatrix.len()) != (18, 8) {
+        return Err(format!("{} and {} files are compared, not 18 and 8", all.len(), with_imatrix.len()));
+    }
     let threads = threads.to_string();
     convert(source, &all, &["--threads", &threads])?;
-    let all = expected(&table, WITH_IMATRIX, QUANTIZE)?;
-    convert_with(source, &fixture("smollm2/smollm2.imatrix.gguf"), &all, &["--threads", &threads])
+    convert_with(source, &fixture("smollm2/smollm2.imatrix.gguf"), &with_imatrix, &["--threads", &threads])
 }
 
 fn bard() -> Result<(), String> {
@@ -117,12 +120,17 @@ fn dtypes(words: &str) -> Result<(), String> {
         let found: Vec<_> = wanted.map(|f| (f[1].to_owned(), f[2].to_owned())).collect();
         if found.len() == types.len() { Ok(found) } else { Err(format!("{found:?} for {tool} {types:?}")) }
     };
-    let own = of(&format!("quantize-from-{words}"), &["Q4_0"])?;
+    let quantized = |via: &str| -> Result<Vec<_>, String> {
+        let tool = format!("quantize-from-{via} ");
+        let types: Vec<_> = lines.lines().filter_map(|line| line.strip_prefix(&tool)?.split(' ').next()).collect();
+        if types.is_empty() { Err(format!("nothing is known of {tool}")) } else { of(tool.trim(), &types) }
+    };
+    let own = quantized(words)?;
     let mut all = of("convert", CONVERTER)?;
     all.extend(own);
     convert(&folder.join("hf"), &all, &["--model-name", "llama-256"])?;
     for via in ["f32", "f16", "bf16"] {
-        let all = of(&format!("quantize-from-{via}"), &["Q4_0"])?;
+        let all = quantized(via)?;
         convert(&folder.join("hf"), &all, &["--model-name", "llama-256", "--via", via])
             .map_err(|e| format!("--via {via}: {e}"))?;
     }

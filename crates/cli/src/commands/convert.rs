@@ -207,7 +207,7 @@ impl Arguments {
             manifest: !self.no_manifest,
             quiet: self.quiet,
         };
-        let outcome = run::run(&conversion.plan, &settings, &interrupt, |options| conversion.run(options))?;
+        let outcome = run::run(&conversion.plan, &settings, &interrupt, |options| run::finished(conversion.run(options)))?;
         let summary = summary::Summary::new((&conversion).into(), &outcome, settings.manifest);
         if !self.quiet {
             summary.print();

@@ -120,7 +120,7 @@ impl Arguments {
             manifest: !self.no_manifest,
             quiet: self.quiet,
         };
-        let outcome = run::run(&requantization.plan, &settings, &interrupt, |options| requantization.run(options))?;
+        let outcome = run::run(&requantization.plan, &settings, &interrupt, |options| run::finished(requantization.run(options)))?;
         let summary = summary::Summary::new((&requantization).into(), &outcome, settings.manifest);
         if !self.quiet {
             summary.print();

@@ -50,7 +50,7 @@ pub fn run(
     plan: &Plan,
     settings: &Settings,
     interrupt: &Interrupt,
-    execute: impl FnOnce(RunOptions<'_>) -> Result<Finished, ConvertError>,
+    execute: impl FnOnce(RunOptions<'_>) -> Result<Finished, Failure>,
 ) -> Result<Outcome, Failure> {
     let workers = device::workers(settings.device, settings.threads, plan)?;
     if !settings.quiet {
@@ -74,13 +74,21 @@ pub fn run(
     };
     let result = execute(options);
     let convert = progress.end();
-    let finished = match result {
-        Err(ConvertError::Pipeline(PipelineError::Cancelled)) => return Err(Failure::Interrupted),
-        other => other?,
-    };
+    let finished = result?;
     let gpu = workers.gpu.map(|gpu| gpu.report());
     if let Some(gpu) = &gpu {
         gpu.warnings.iter().for_each(|warning| output::warning(warning));
     }
     Ok(Outcome { finished, times: Times { prepare, convert, total: settings.started.elapsed() }, gpu })
+}
+
+/// What became of a run, where the user may have stopped it.
+///
+/// # Errors
+/// [`Failure::Interrupted`], or the run's own error.
+pub fn finished(result: Result<Finished, ConvertError>) -> Result<Finished, Failure> {
+    match result {
+        Err(ConvertError::Pipeline(PipelineError::Cancelled)) => Err(Failure::Interrupted),
+        other => Ok(other?),
+    }
 }
