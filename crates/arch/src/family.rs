@@ -68,14 +68,28 @@ pub enum Hparam {
     FileType,
 }
 
-/// How the reference converter finds the vocabulary (`set_vocab` of the family's class).
+/// How the reference converter finds the vocabulary (`set_vocab` of the family's class). The tokenizer crate implements each; what is
+/// said here of files that are missing holds where the converter gives up, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VocabRoute {
     /// tokenizer.model, else tokenizer.json with byte fallback (`LlamaHfVocab`), else byte-level BPE; `add_space_prefix` from
-    /// tokenizer_config.json; the special cases of vocabularies of 32,016 and 49,152 tokens.
+    /// tokenizer_config.json; the special cases of vocabularies of 32,016 and 49,152 tokens. Llama, Mistral, Mixtral, SmolLM3,
+    /// Granite.
     Llama,
-    /// Byte-level BPE from tokenizer.json.
+    /// Byte-level BPE from tokenizer.json: most families, the mixture-of-experts Qwens among them.
     Bpe,
+    /// tokenizer.model, else byte-level BPE: the dense Qwen2 and Qwen3.
+    SentencePieceOrBpe,
+    /// Byte-level BPE where tokenizer_config.json names GPT-2's class (Phi-4); else tokenizer.model with the added tokens of
+    /// tokenizer.json as they are; else tokenizer.json alone.
+    Phi3,
+    /// tokenizer.model, then the ids of CodeGemma's special tokens, and no space in front of a text; without tokenizer.model
+    /// tokenizer.json alone.
+    Gemma,
+    /// tokenizer.model and no space in front of a text; without tokenizer.model tokenizer.json alone.
+    Gemma2,
+    /// As [`VocabRoute::Gemma2`], but byte-level BPE is looked for in tokenizer.json, too.
+    Gemma3,
 }
 
 /// One tensor of the output.
