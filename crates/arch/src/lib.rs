@@ -18,6 +18,7 @@ mod keys;
 mod llama;
 mod nearest;
 mod parts;
+mod qwen2;
 mod rope;
 mod tensors;
 
@@ -34,7 +35,7 @@ use ggufsmith_gguf::Metadata;
 use serde_json::Value;
 
 /// Every family, one line each.
-pub static FAMILIES: &[&dyn Family] = &[&llama::Llama];
+pub static FAMILIES: &[&dyn Family] = &[&llama::Llama, &qwen2::Qwen2];
 
 /// How a config is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -125,7 +125,7 @@ pub(crate) const TABLE: Table = Table {
     dropped: &[],
 };
 
-const ABOUT: About = About { name: ARCH, classes: CLASSES, defaults: DEFAULTS, keys: KEYS, table: &TABLE, file_keys: FILE_KEYS };
+static ABOUT: About = About { name: ARCH, classes: CLASSES, defaults: DEFAULTS, keys: KEYS, table: &TABLE, file_keys: FILE_KEYS };
 
 /// What llama.cpp reads of a Llama's section besides the common keys.
 pub(crate) const FILE_KEYS: &[FileKey] = &[FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32)];
