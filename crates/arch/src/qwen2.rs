@@ -4,6 +4,7 @@
 
 use crate::expected::{FileKey, KeyType};
 use crate::hparams::{self, TextParams};
+use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Ff, Kv, Q, Vocab};
 use crate::tensors::{Table, row};
@@ -29,30 +30,7 @@ static ABOUT: About = About {
             "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "rope_scaling": null, "use_sliding_window": false,
             "sliding_window": 4096, "max_window_layers": 28, "layer_types": null, "tie_word_embeddings": false}"#,
     }],
-    keys: Keys {
-        used: &[
-            "head_dim",
-            "hidden_act",
-            "hidden_size",
-            "intermediate_size",
-            "layer_types",
-            "max_position_embeddings",
-            "max_window_layers",
-            "num_attention_heads",
-            "num_hidden_layers",
-            "num_key_value_heads",
-            "original_max_position_embeddings",
-            "rms_norm_eps",
-            "rope_parameters",
-            "rope_scaling",
-            "rope_theta",
-            "sliding_window",
-            "tie_word_embeddings",
-            "use_sliding_window",
-            "vocab_size",
-        ],
-        irrelevant: &[],
-    },
+    keys: Keys { used: text_keys!("layer_types", "max_window_layers", "sliding_window", "use_sliding_window"), irrelevant: &[] },
     table: &TABLE,
     file_keys: &[FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32)],
 };
