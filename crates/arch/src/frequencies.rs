@@ -26,7 +26,7 @@ impl Rope {
                 blend(&mut inv_freq, self.theta, yarn.factor, f64::from(context), fast, slow);
                 magnitude = yarn.attention.unwrap_or_else(|| mscale(yarn.factor));
             }
-            Scaling::LongRope => {
+            Scaling::LongRope(_) => {
                 let why = "its factors depend on the text's length";
                 return Err(DecoderError::Unsupported { what: "rope_scaling longrope".into(), why });
             }
@@ -124,7 +124,7 @@ mod tests {
             Scaling::Yarn(Yarn { factor: 4.0, original_context: 2048, extrapolation, attention, beta_fast, beta_slow })
         };
         for scaling in [Scaling::None, Scaling::Linear { factor: 2.5 }, yarn(None)] {
-            let rope = Rope { theta: 10_000.0, scaling };
+            let rope = Rope { theta: 10_000.0, scaling, swa_theta: None, partial: None };
             let mut metadata = Metadata::new();
             for (key, value) in rope.hparams() {
                 metadata.set(format!("llama.{key}"), value);
@@ -135,14 +135,14 @@ mod tests {
             assert!((ours.magnitude - theirs.magnitude).abs() < 1e-6, "{rope:?}");
         }
         // A magnitude of the model's own has no key that the engine reads in this architecture: the two sides must differ.
-        let own = Rope { theta: 10_000.0, scaling: yarn(Some(1.5)) };
+        let own = Rope { theta: 10_000.0, scaling: yarn(Some(1.5)), swa_theta: None, partial: None };
         assert_eq!(own.transformers(64, 8192).unwrap().magnitude, 1.5);
     }
 
     #[test]
     fn llama3_matches_its_factors() {
         let llama3 = Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64.0 };
-        let rope = Rope { theta: 500_000.0, scaling: Scaling::Llama3(llama3) };
+        let rope = Rope { theta: 500_000.0, scaling: Scaling::Llama3(llama3), swa_theta: None, partial: None };
         let scaled = rope.transformers(64, 256).unwrap().inv_freq;
         let factors = rope.freq_factors(64).unwrap();
         for ((plain, factor), scaled) in plain(500_000.0, 64).iter().zip(factors).zip(scaled) {

@@ -1,7 +1,7 @@
 //! The closed world of config.json keys: what a family does not know is noticed, and refused where it would change the model.
 
 use crate::config::shown;
-use crate::{ArchError, Config, Keys};
+use crate::{ArchError, Config, Defaults, Keys};
 use serde_json::Value;
 
 /// Keys that no architecture computes with: bookkeeping, training, generation and tokenizer settings that transformers writes
@@ -80,6 +80,28 @@ const IRRELEVANT: &[&str] = &[
     "unsloth_version",
     "use_bfloat16",
     "use_cache",
+];
+
+/// Keys of models that wrap a text model: they say how pictures and sound become its inputs.
+const AROUND_TEXT: &[&str] = &[
+    "audio_config",
+    "audio_token_id",
+    "audio_token_index",
+    "boi_token_index",
+    "eoi_token_index",
+    "ignore_index",
+    "image_grid_pinpoints",
+    "image_seq_length",
+    "image_token_id",
+    "image_token_index",
+    "mm_tokens_per_image",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
+    "spatial_merge_size",
+    "text_config",
+    "vision_config",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
 ];
 
 /// Keys that change what some architecture computes, or what the reference converter writes, each with the values (JSON) under
@@ -170,9 +192,13 @@ const MEANINGFUL: &[(&str, &str)] = &[
 /// elsewhere and are set, or with `strict`.
 pub(crate) fn check(config: &Config, known: Keys, strict: bool) -> Result<Vec<String>, ArchError> {
     let class = config.class().name;
+    // What the config class fills in, the family reads.
+    let filled = config.filled().map(Defaults::keys).unwrap_or_default();
+    let around = if config.class().text.is_some() { AROUND_TEXT } else { &[] };
     let mut unknown = Vec::new();
     for (key, value) in config.entries() {
-        if [known.used, known.irrelevant, IRRELEVANT].iter().any(|list| list.contains(&key)) {
+        let listed = [known.used, known.irrelevant, IRRELEVANT, around].iter().any(|list| list.contains(&key));
+        if listed || filled.contains_key(key) {
             continue;
         }
         match is_neutral(key, value) {

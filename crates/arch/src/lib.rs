@@ -5,6 +5,7 @@
 //! [`describe`] picks the family by config.json's class name.
 #![forbid(unsafe_code)]
 
+mod assign;
 mod config;
 pub mod decoder;
 mod error;
@@ -16,6 +17,7 @@ mod hparams;
 mod keys;
 mod llama;
 mod nearest;
+mod parts;
 mod rope;
 mod tensors;
 
@@ -23,7 +25,7 @@ pub use config::Config;
 pub use decoder::{Decoder, DecoderError};
 pub use error::ArchError;
 pub use export::{ExportError, Exported, GgufModel, HparamReader, export, family_of};
-pub use family::{Class, Family, Hparam, Keys, Model, OutputTensor, RecipeInputs, VocabRoute};
+pub use family::{About, Class, Defaults, Family, Hparam, Keys, Model, OutputTensor, RecipeInputs, VocabRoute};
 pub use nearest::nearest;
 pub use tensors::NameMap;
 
@@ -34,11 +36,13 @@ use serde_json::Value;
 /// Every family, one line each.
 pub static FAMILIES: &[&dyn Family] = &[&llama::Llama];
 
-/// How strictly a config is read.
+/// How a config is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Options {
     /// A config.json key that the family does not know is an error, not a warning.
     pub strict_config: bool,
+    /// Take the model for one of this class, whatever class its config.json names.
+    pub class: Option<&'static Class>,
 }
 
 /// The family and class entry for a class name of config.json's `architectures`.
@@ -66,17 +70,14 @@ pub fn class_names() -> impl Iterator<Item = &'static str> {
 /// [`ArchError`]: the class is unknown, a config key is missing, wrong or would be ignored although it matters, a tensor maps to
 /// nothing or twice, is missing, or has a shape that the config does not allow.
 pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Result<Model, ArchError> {
-    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
-    let (family, config) = choose(config)?;
+    let (family, config) = choose(config, options.class)?;
     let mut warnings = Vec::new();
     if config.filled().is_none() {
-        let name = config.class().name;
+        let (name, model_type) = (config.class().name, config.opt_str("model_type")?.unwrap_or("(none)"));
         warnings.push(format!("config.json's model_type {model_type} is not that of {name}: no defaults are filled in"));
     }
-    warnings.extend(keys::check(&config, family.keys(), options.strict_config)?);
-    let mut model = family.describe(&config, tensors)?;
-    model.warnings.splice(0..0, warnings);
-    Ok(model)
+    warnings.extend(keys::check(&config, family.about().keys, options.strict_config)?);
+    Ok(family.describe(&config, tensors)?.warn(warnings))
 }
 
 /// How transformers computes a checkpoint with this config.json.
@@ -84,7 +85,7 @@ pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Re
 /// # Errors
 /// [`DecoderError`]: the class is unknown, a key is missing or wrong, or there is no forward pass for what it asks.
 pub fn decoder(config: &Value) -> Result<Decoder, DecoderError> {
-    let (family, config) = choose(config)?;
+    let (family, config) = choose(config, None)?;
     family.decoder(&config)
 }
 
@@ -100,18 +101,29 @@ pub fn decoder_of_gguf(metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Resul
     family.decoder_of_gguf(metadata, has)
 }
 
-/// The family of a config.json, and the config with the defaults of its `model_type` filled in.
-fn choose(config: &Value) -> Result<(&'static dyn Family, Config), ArchError> {
-    let name = class_name(config)?;
-    let (family, class) = by_class(name).ok_or_else(|| ArchError::UnknownClass {
-        class: name.to_owned(),
-        supported: class_names().collect(),
-        nearest: nearest(name, class_names()),
+/// The family of a config.json, and the config with the defaults of its `model_type` filled in. `given`: the class, where it is not
+/// to be the one that config.json names.
+fn choose(config: &Value, given: Option<&'static Class>) -> Result<(&'static dyn Family, Config), ArchError> {
+    let find = |name: &str| {
+        by_class(name).ok_or_else(|| ArchError::UnknownClass {
+            class: name.to_owned(),
+            supported: class_names().collect(),
+            nearest: nearest(name, class_names()),
+        })
+    };
+    let (mut family, class) = find(match given {
+        Some(class) => class.name,
+        None => class_name(config)?,
     })?;
-    // transformers picks the config class, and with it the defaults, by model_type; one that it does not know gets none.
-    let model_type = config.get("model_type").and_then(Value::as_str);
-    let filled = family.classes().iter().find(|class| Some(class.model_type) == model_type);
-    Ok((family, Config::new(config, class, filled)?))
+    // The text model of a wrapper may be of any class; where it names one, that decides.
+    if let (Some(_), None, Ok(text)) = (class.text, given, class_name(&config[config::TEXT])) {
+        family = find(text)?.0;
+    }
+    let defaults_of = |model_type: &str| {
+        let mut all = FAMILIES.iter().flat_map(|family| family.about().defaults);
+        all.find(|defaults| defaults.model_type == model_type)
+    };
+    Ok((family, Config::new(config, class, defaults_of)?))
 }
 
 /// The first entry of `architectures`.

@@ -7,7 +7,7 @@ use ggufsmith_core::{TensorExpr, TensorSource, Words, float};
 use ggufsmith_gguf::{Gguf, GgufTensor, Limits, Value};
 use std::path::{Path, PathBuf};
 
-const MODELS: [&str; 5] = ["llama", "llama-256", "llama3-rope", "llama-spm", "mistral"];
+const MODELS: &[&str] = &["llama", "llama-256", "llama3-rope", "llama-spm", "mistral", "mixtral"];
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(path)
@@ -16,7 +16,7 @@ fn fixture(path: &str) -> PathBuf {
 fn open(name: &str) -> (Checkpoint, Model) {
     let dir = ModelDir::open(&fixture(&format!("tiny/{name}/hf"))).unwrap();
     let source = Checkpoint::open(&dir).unwrap();
-    let model = describe(dir.config(), source.tensors(), &Options { strict_config: true }).unwrap();
+    let model = describe(dir.config(), source.tensors(), &Options { strict_config: true, ..Options::default() }).unwrap();
     (source, model)
 }
 

@@ -1,6 +1,6 @@
 //! How a Llama computes, on either side.
 
-use super::{ARCH, fills_head_dim, read};
+use super::{ARCH, read};
 use crate::decoder::{Attention, Decoder, DecoderError, GatedFfn, Layer, Linear, Norm, Rope, RopeLayout};
 use crate::{ArchError, Config, frequencies};
 use ggufsmith_gguf::{FromValue, Metadata};
@@ -44,12 +44,12 @@ const GGUF_PARTS: [&str; 9] =
 
 /// As transformers' `LlamaForCausalLM` and `MistralForCausalLM` compute a checkpoint with this config.
 pub(super) fn of_config(config: &Config) -> Result<Decoder, ArchError> {
-    let (params, dims) = read(config)?;
+    let params = read(config)?;
     let flag = |key| Ok::<_, ArchError>(config.opt_bool(key)?.unwrap_or(false));
     let (attention_bias, mlp_bias) = (flag("attention_bias")?, flag("mlp_bias")?);
     // LlamaForCausalLM knows no window, whatever its config.json says.
-    let window = if fills_head_dim(config) { None } else { config.opt_u32("sliding_window")? };
-    let rope = params.rope.transformers(dims.head_dim, params.n_ctx).map_err(|error| match error {
+    let window = if config.is_filled_as("llama") { None } else { config.opt_u32("sliding_window")? };
+    let rope = params.rope.transformers(params.head_dim, params.n_ctx).map_err(|error| match error {
         DecoderError::Config(error) => error,
         other => {
             config.wrong("rope_scaling", "a kind whose frequencies do not depend on the text's length", &other.to_string().into())
@@ -61,10 +61,10 @@ pub(super) fn of_config(config: &Config) -> Result<Decoder, ArchError> {
         n_ff: params.n_ff,
         n_head: params.n_head,
         n_head_kv: params.n_head_kv,
-        head_dim: dims.head_dim,
-        n_vocab: dims.vocab,
+        head_dim: params.head_dim,
+        n_vocab: params.vocab,
         n_ctx_train: params.n_ctx,
-        eps: params.rms_eps as f32,
+        eps: params.rms_eps.unwrap_or_default() as f32,
     };
     let names = Names {
         token_embd: "model.embed_tokens.weight",

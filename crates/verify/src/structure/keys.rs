@@ -2,7 +2,7 @@
 
 use crate::report::layer_and_kind;
 use ggufsmith_arch::Family;
-use ggufsmith_arch::expected::{BlockSizes, COMMON_KEYS, FileKey, FileSizes, KeyType};
+use ggufsmith_arch::expected::{BlockSizes, COMMON_KEYS, ExpertSizes, FileKey, FileSizes, KeyType};
 use ggufsmith_gguf::{Metadata, Shards, Value};
 
 /// `LLAMA_MAX_LAYERS`: beyond it llama.cpp wrote outside its arrays once, today it stops.
@@ -160,7 +160,8 @@ impl Section<'_> {
         let rope = self.u32("rope.dimension_count").unwrap_or(head);
         let blocks = heads.into_iter().zip(heads_kv).zip(ff);
         let blocks = blocks.map(|((n_head, n_head_kv), ff)| BlockSizes { ff, n_head, n_head_kv }).collect();
-        Sizes::Known(FileSizes { vocab, embd, head, rope, blocks })
+        let context = self.u32("context_length").unwrap_or(0);
+        Sizes::Known(FileSizes { vocab, embd, head, rope, context, experts: ExpertSizes::default(), blocks })
     }
 
     fn head_size(&self, embd: u32, n_head: u32, problems: &mut Vec<String>) -> Option<u32> {

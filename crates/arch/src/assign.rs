@@ -1,0 +1,218 @@
+//! Every source tensor of a checkpoint to its place in the output.
+
+use crate::tensors::{Dims, EXPERT, Name, Need, Row, Table, fill, is_per_layer, keep_f32};
+use crate::{ArchError, Config, OutputTensor, parts};
+use ggufsmith_core::{TensorExpr, TensorInfo};
+use std::collections::{BTreeMap, HashMap};
+
+/// Output tensors, in the order of their sources, and what was noticed on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Assigned {
+    pub(crate) tensors: Vec<OutputTensor>,
+    pub(crate) dropped: Vec<(String, &'static str)>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Tensors that the reference converter leaves out, by the end of their names.
+const DROPPED: [(&str, &str); 3] = [
+    (".rotary_emb.inv_freq", "rotary frequencies: the engine computes them"),
+    (".attention.masked_bias", "a constant of the attention mask"),
+    (".attention.bias", "a causal mask: the engine has its own"),
+];
+
+/// Give every source tensor its place in the output; each row of `table` that the config asks for must be filled, once.
+///
+/// Outputs are in the order of `tensors`; a stack of experts stands where the last expert of its layer was, all stacks of a layer
+/// together and in the table's order, as the reference converter has them.
+pub(crate) fn assign(
+    table: &Table,
+    dims: &Dims,
+    n_layer: u32,
+    config: &Config,
+    tensors: &[TensorInfo],
+) -> Result<Assigned, ArchError> {
+    let mut assigning =
+        Assigning { table, dims, n_layer, config, sources: HashMap::new(), experts: BTreeMap::new(), unasked: Vec::new() };
+    let mut assigned = Assigned::default();
+    for info in tensors {
+        let named = parts::canonical(config.class(), &info.name, table);
+        let drop = DROPPED.iter().chain(table.dropped).find(|(end, _)| info.name.ends_with(end)).map(|(_, why)| *why);
+        match (drop, named) {
+            (Some(why), _) | (None, Err(why)) => assigned.dropped.push((info.name.clone(), why)),
+            (None, Ok(name)) => assigning.place(&name, info, &mut assigned.tensors)?,
+        }
+    }
+    assigning.check_complete()?;
+    assigned.warnings = assigning.unasked.iter().map(Unasked::warning).collect();
+    Ok(assigned)
+}
+
+struct Assigning<'a> {
+    table: &'a Table,
+    dims: &'a Dims,
+    n_layer: u32,
+    config: &'a Config,
+    /// The source of each output.
+    sources: HashMap<String, &'a str>,
+    /// Experts of a layer, until all of them are there: by row and expert.
+    experts: BTreeMap<u32, BTreeMap<(usize, u32), &'a TensorInfo>>,
+    unasked: Vec<Unasked>,
+}
+
+impl<'a> Assigning<'a> {
+    fn place(&mut self, name: &str, info: &'a TensorInfo, out: &mut Vec<OutputTensor>) -> Result<(), ArchError> {
+        let class = self.config.class().name;
+        let Name { pattern, layer, expert } = Name::parse(name);
+        if let Some(layer) = layer.filter(|&layer| layer >= self.n_layer) {
+            let known = self.table.rows.iter().any(|row| row.hf == pattern);
+            return Err(match known {
+                true => ArchError::LayerBeyond { tensor: info.name.clone(), layer, n_layer: self.n_layer },
+                false => ArchError::UnknownTensor { tensor: info.name.clone(), class },
+            });
+        }
+        let mut known = false;
+        for (index, row) in self.table.rows.iter().enumerate().filter(|(_, row)| row.hf == pattern) {
+            known = true;
+            self.check_shape(row, info)?;
+            self.note_unasked(row, layer, info)?;
+            match expert {
+                None => {
+                    self.claim(fill(row.gguf, layer), &info.name)?;
+                    let expr = row.output(vec![TensorExpr::Read(info.clone())], self.dims);
+                    out.push(output(fill(row.gguf, layer), expr));
+                }
+                Some(expert) => self.place_expert((index, row), layer.unwrap_or(0), expert, info, out)?,
+            }
+        }
+        if known { Ok(()) } else { Err(ArchError::UnknownTensor { tensor: info.name.clone(), class }) }
+    }
+
+    fn place_expert(
+        &mut self,
+        (index, row): (usize, &'a Row),
+        layer: u32,
+        expert: u32,
+        info: &'a TensorInfo,
+        out: &mut Vec<OutputTensor>,
+    ) -> Result<(), ArchError> {
+        let n_expert = self.dims.n_expert;
+        if expert >= n_expert {
+            return Err(ArchError::ExpertBeyond { tensor: info.name.clone(), expert, n_expert });
+        }
+        let found = self.experts.entry(layer).or_default();
+        if let Some(first) = found.insert((index, expert), info) {
+            let (first, second) = (first.name.clone(), info.name.clone());
+            return Err(ArchError::TensorTwice { first, second, output: fill(row.gguf, Some(layer)) });
+        }
+        let stacked: Vec<_> = self.table.rows.iter().enumerate().filter(|(_, row)| row.is_expert()).collect();
+        if (found.len() as u64) < stacked.len() as u64 * u64::from(n_expert) {
+            return Ok(());
+        }
+        // All are there: the keys of the map are then every row with every expert, in order.
+        let found = self.experts.remove(&layer).unwrap_or_default();
+        for (index, row) in stacked {
+            let sources =
+                found.range((index, 0)..=(index, u32::MAX)).map(|(_, info)| TensorExpr::Read((*info).clone())).collect();
+            self.claim(fill(row.gguf, Some(layer)), &info.name)?;
+            out.push(output(fill(row.gguf, Some(layer)), row.output(sources, self.dims)));
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, output: String, source: &'a str) -> Result<(), ArchError> {
+        match self.sources.insert(output.clone(), source) {
+            None => Ok(()),
+            Some(first) => Err(ArchError::TensorTwice { first: first.to_owned(), second: source.to_owned(), output }),
+        }
+    }
+
+    fn check_shape(&self, row: &Row, info: &TensorInfo) -> Result<(), ArchError> {
+        let expected = row.source_shape(self.dims);
+        if info.shape == expected {
+            return Ok(());
+        }
+        let meaning = row.shape.iter().map(|&dim| Dims::named(dim)).collect::<Vec<_>>().join(", ");
+        Err(ArchError::Shape { tensor: info.name.clone(), expected, found: info.shape.clone(), meaning })
+    }
+
+    fn note_unasked(&mut self, row: &Row, layer: Option<u32>, info: &TensorInfo) -> Result<(), ArchError> {
+        if row.needed(self.config, self.dims, layer.unwrap_or(0))?.is_some() {
+            return Ok(());
+        }
+        let said = match row.need {
+            Need::If(key) => format!("{key} = false"),
+            Need::Unless(key) => format!("{key} = true"),
+            Need::When(_, what) => format!("otherwise ({what})"),
+            Need::Experts(true) => "that there are no experts".to_owned(),
+            Need::Experts(false) => format!("that there are {} experts", self.dims.n_expert),
+            Need::Always | Need::Optional => return Ok(()),
+        };
+        match self.unasked.iter_mut().find(|unasked| unasked.said == said) {
+            Some(unasked) => unasked.count += 1,
+            None => self.unasked.push(Unasked { said, first: info.name.clone(), count: 1 }),
+        }
+        Ok(())
+    }
+
+    /// No row that the config asks for is empty, and no stack of experts incomplete.
+    fn check_complete(&self) -> Result<(), ArchError> {
+        let class = self.config.class().name;
+        if let Some((layer, found)) = self.experts.iter().next() {
+            let stacked = self.table.rows.iter().enumerate().filter(|(_, row)| row.is_expert());
+            let mut wanted = stacked.flat_map(|(index, row)| (0..self.dims.n_expert).map(move |expert| (index, row, expert)));
+            if let Some((_, row, expert)) = wanted.find(|(index, _, expert)| !found.contains_key(&(*index, *expert))) {
+                let tensor = fill(row.hf, Some(*layer)).replace(EXPERT, &expert.to_string());
+                let because = format!(" (layer {layer} has {} tensors of its {} experts)", found.len(), self.dims.n_expert);
+                return Err(ArchError::MissingTensor { tensor, class, because });
+            }
+        }
+        for row in self.table.rows {
+            // One layer more than there are tensors is enough to miss one: a huge layer count costs nothing.
+            let enough = u32::try_from(self.sources.len()).unwrap_or(u32::MAX).saturating_add(1);
+            let layers = if is_per_layer(row.gguf) { 0..self.n_layer.min(enough) } else { 0..1 };
+            for layer in layers {
+                let Some(because) = row.needed(self.config, self.dims, layer)? else { continue };
+                if !self.sources.contains_key(&fill(row.gguf, Some(layer))) {
+                    let tensor = fill(row.hf, Some(layer)).replace(EXPERT, "0");
+                    return Err(ArchError::MissingTensor { tensor, class, because });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn output(name: String, expr: TensorExpr) -> OutputTensor {
+    let keep_f32 = keep_f32(&name, expr.shape().len());
+    OutputTensor { name, expr, keep_f32 }
+}
+
+/// Tensors that are there although the config does not ask for them.
+struct Unasked {
+    said: String,
+    first: String,
+    count: usize,
+}
+
+impl Unasked {
+    fn warning(&self) -> String {
+        let Unasked { said, first, count } = self;
+        let more = if *count > 1 { format!(" and {} more like it", count - 1) } else { String::new() };
+        format!("config.json says {said}, yet the checkpoint has {first}{more}: written, and the engine will use it")
+    }
+}
+
+impl Row {
+    /// Whether a tensor of this row has to be there in this layer; if so, since which key says so.
+    fn needed(&self, config: &Config, dims: &Dims, layer: u32) -> Result<Option<String>, ArchError> {
+        let said = |key, value: bool| format!(" (config.json: {key} = {value})");
+        Ok(match self.need {
+            Need::Always => Some(String::new()),
+            Need::If(key) => config.opt_bool(key)?.unwrap_or(false).then(|| said(key, true)),
+            Need::Unless(key) => (!config.opt_bool(key)?.unwrap_or(false)).then(|| said(key, false)),
+            Need::Experts(with) => ((dims.n_expert > 0) == with).then(String::new),
+            Need::When(asks, what) => asks(config, layer)?.then(|| format!(" ({what})")),
+            Need::Optional => None,
+        })
+    }
+}
