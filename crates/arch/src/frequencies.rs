@@ -31,7 +31,7 @@ impl Rope {
                 return Err(DecoderError::Unsupported { what: "rope_scaling longrope".into(), why });
             }
         }
-        Ok(RotaryPositions { layout: RopeLayout::Halves, inv_freq, factors: None, magnitude })
+        Ok(RotaryPositions { layout: RopeLayout::Halves, inv_freq, factors: None, magnitude, long: None })
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn llama_cpp(
             return Err(DecoderError::Value { key: key("scaling.type"), expected, found: format!("{other:?}") });
         }
     }
-    Ok(RotaryPositions { layout, inv_freq, factors, magnitude })
+    Ok(RotaryPositions { layout, inv_freq, factors, magnitude, long: None })
 }
 
 /// YaRN (arXiv 2309.00071, section 3.2): slow frequencies are interpolated, fast ones are not, those between are blended.

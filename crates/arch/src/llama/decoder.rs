@@ -1,7 +1,9 @@
 //! How a Llama computes, on either side.
 
 use super::{ARCH, read};
-use crate::decoder::{Attention, Decoder, DecoderError, GatedFfn, Layer, Linear, Norm, Rope, RopeLayout};
+use crate::decoder::{
+    Activation, Attention, Decoder, DecoderError, Ffn, GatedFfn, Layer, Linear, Matrix, Norm, Rope, RopeLayout,
+};
 use crate::{ArchError, Config, frequencies};
 use ggufsmith_gguf::{FromValue, Metadata};
 
@@ -160,35 +162,22 @@ fn decoder(sizes: &Sizes, names: &Names, rope: &Rope, window: Option<u32>, biase
     let has_bias: [bool; 9] = names.parts.map(&biased);
     let layer = |number: u32| {
         let name = |part: usize, end: &str| format!("{}.{number}.{}.{end}", names.layer, names.parts[part]);
-        let norm = |part| Norm { weight: name(part, "weight"), eps };
+        let norm = |part| Norm::rms(name(part, "weight"), n_embd, eps);
         let linear = |part: usize, rows, cols| {
             let bias = has_bias[part].then(|| name(part, "bias"));
-            Linear { weight: name(part, "weight"), bias, rows, cols }
+            Linear::new(name(part, "weight"), rows, cols).with_bias(bias)
         };
-        Layer {
-            attn_norm: norm(0),
-            attn: Attention {
-                n_head,
-                n_head_kv,
-                head_dim,
-                q: linear(1, q_rows, n_embd),
-                k: linear(2, kv_rows, n_embd),
-                v: linear(3, kv_rows, n_embd),
-                o: linear(4, n_embd, q_rows),
-                rope: rope.clone(),
-                window,
-            },
-            ffn_norm: norm(5),
-            ffn: GatedFfn { gate: linear(6, n_ff, n_embd), up: linear(7, n_ff, n_embd), down: linear(8, n_embd, n_ff) },
-        }
+        let projections =
+            [linear(1, q_rows, n_embd), linear(2, kv_rows, n_embd), linear(3, kv_rows, n_embd), linear(4, n_embd, q_rows)];
+        let attn = Attention { window, ..Attention::new(n_head, n_head_kv, head_dim, projections, Some(rope.clone())) };
+        let (gate, up, down) = (linear(6, n_ff, n_embd), linear(7, n_ff, n_embd), linear(8, n_embd, n_ff));
+        Layer::new(norm(0), attn, norm(5), Ffn::Gated(GatedFfn { act: Activation::Silu, gate, up, down }))
     };
-    Decoder {
-        n_vocab: sizes.n_vocab,
-        n_embd,
-        n_ctx_train: sizes.n_ctx_train,
-        token_embd: names.token_embd.to_owned(),
-        layers: (0..sizes.n_layer).map(layer).collect(),
-        output_norm: Norm { weight: names.output_norm.to_owned(), eps },
-        output: Linear { weight: names.output.to_owned(), bias: None, rows: sizes.n_vocab, cols: n_embd },
-    }
+    Decoder::new(
+        Matrix::whole(names.token_embd, sizes.n_vocab, n_embd),
+        sizes.n_ctx_train,
+        (0..sizes.n_layer).map(layer).collect(),
+        Norm::rms(names.output_norm, n_embd, eps),
+        Linear::new(names.output, sizes.n_vocab, n_embd),
+    )
 }
