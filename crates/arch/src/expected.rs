@@ -175,7 +175,7 @@ fn shape(row: &Row, dims: &Dims) -> Vec<u64> {
         Rows::Same | Rows::PairsQ | Rows::PairsK | Rows::PlusOne | Rows::By(_) => {}
     }
     if row.is_expert() {
-        shape.insert(0, dims.of(Dim::Experts));
+        shape.insert(0, dims.of(row.each));
     }
     shape
 }
