@@ -108,6 +108,9 @@ pub struct OutputTensor {
 pub struct Model {
     /// `general.architecture`.
     pub arch: &'static str,
+    /// Keys that stand in front of all others but `general.architecture`: those that the reference converter sets while it makes
+    /// tensors.
+    pub first: Vec<(String, Value)>,
     /// Hyper-parameters in the order of the reference converter.
     pub hparams: Vec<Hparam>,
     /// Output tensors in the order of the reference converter.
@@ -149,6 +152,7 @@ impl Model {
     ) -> Self {
         Model {
             arch,
+            first: Vec::new(),
             hparams,
             tensors: assigned.tensors,
             dropped: assigned.dropped,

@@ -132,6 +132,44 @@ pub(crate) fn check_silu(config: &Config) -> Result<(), ArchError> {
     check_activation(config, "hidden_act", &["silu", "swish"], "silu: the engine computes nothing else in this architecture")
 }
 
+/// A setting that the engine knows one value of in this architecture; absent, it has that value.
+pub(crate) fn check_flag(config: &Config, key: &str, known: bool) -> Result<(), ArchError> {
+    let expected = if known {
+        "true: the engine knows nothing else in this architecture"
+    } else {
+        "false: the engine knows nothing else in this architecture"
+    };
+    match config.opt_bool(key)? {
+        Some(found) if found != known => Err(config.wrong(key, expected, &found.into())),
+        _ => Ok(()),
+    }
+}
+
+/// `layer_types` as flags, true for layers with a window; `default` says what a layer is where the config does not.
+pub(crate) fn windowed_layers(config: &Config, n_layer: u32, default: impl Fn(u32) -> bool) -> Result<Vec<bool>, ArchError> {
+    const KEY: &str = "layer_types";
+    const EXPECTED: &str = "one of sliding_attention and full_attention for each of num_hidden_layers";
+    let Some(types) = config.opt_strings(KEY)? else {
+        if n_layer > MAX_LAYERS {
+            return Err(config.wrong("num_hidden_layers", "at most 512: the engine takes no more", &n_layer.into()));
+        }
+        return Ok((0..n_layer).map(default).collect());
+    };
+    let sliding = |name: &&str| match *name {
+        "sliding_attention" => Some(true),
+        "full_attention" => Some(false),
+        _ => None,
+    };
+    let flags: Option<Vec<bool>> = types.iter().map(sliding).collect();
+    match flags {
+        Some(flags) if flags.len() as u64 == u64::from(n_layer) => Ok(flags),
+        _ => Err(config.wrong(KEY, EXPECTED, &types.into())),
+    }
+}
+
+/// llama.cpp's `LLAMA_MAX_LAYERS`.
+const MAX_LAYERS: u32 = 512;
+
 /// `arch.key = value`.
 pub(crate) fn set(arch: &str, key: &str, value: impl Into<Value>) -> Hparam {
     Hparam::Set(format!("{arch}.{key}"), value.into())

@@ -4,6 +4,31 @@ use crate::config::shown;
 use crate::{ArchError, Config, Defaults, Keys};
 use serde_json::Value;
 
+/// The keys that [`crate::hparams::TextParams`] reads, with a family's own.
+macro_rules! text_keys {
+    ($($own:literal),* $(,)?) => {
+        &[
+            "head_dim",
+            "hidden_act",
+            "hidden_size",
+            "intermediate_size",
+            "max_position_embeddings",
+            "num_attention_heads",
+            "num_hidden_layers",
+            "num_key_value_heads",
+            "original_max_position_embeddings",
+            "rms_norm_eps",
+            "rope_parameters",
+            "rope_scaling",
+            "rope_theta",
+            "tie_word_embeddings",
+            "vocab_size",
+            $($own),*
+        ]
+    };
+}
+pub(crate) use text_keys;
+
 /// Keys that no architecture computes with: bookkeeping, training, generation and tokenizer settings that transformers writes
 /// into every config.json.
 const IRRELEVANT: &[&str] = &[

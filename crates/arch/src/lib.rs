@@ -13,12 +13,25 @@ pub mod expected;
 mod export;
 mod family;
 mod frequencies;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod granite;
 mod hparams;
 mod keys;
 mod llama;
+mod mistral3;
 mod nearest;
+mod olmo;
+mod olmo2;
 mod parts;
+mod phi3;
+mod qwen2;
+mod qwen2moe;
+mod qwen3;
+mod qwen3moe;
 mod rope;
+mod smollm3;
 mod tensors;
 
 pub use config::Config;
@@ -34,7 +47,22 @@ use ggufsmith_gguf::Metadata;
 use serde_json::Value;
 
 /// Every family, one line each.
-pub static FAMILIES: &[&dyn Family] = &[&llama::Llama];
+pub static FAMILIES: &[&dyn Family] = &[
+    &llama::Llama,
+    &mistral3::Mistral3,
+    &smollm3::SmolLm3,
+    &granite::Granite,
+    &qwen2::Qwen2,
+    &qwen2moe::Qwen2Moe,
+    &qwen3::Qwen3,
+    &qwen3moe::Qwen3Moe,
+    &olmo::Olmo,
+    &olmo2::Olmo2,
+    &phi3::Phi3,
+    &gemma::Gemma,
+    &gemma2::Gemma2,
+    &gemma3::Gemma3,
+];
 
 /// How a config is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

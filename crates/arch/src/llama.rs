@@ -10,6 +10,7 @@ use crate::decoder::{Decoder, DecoderError};
 use crate::expected::{FileKey, KeyType};
 use crate::export::{ExportError, GgufModel, HparamReader, ROPE_FREQS};
 use crate::hparams::{self, Experts, TextParams};
+use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Experts as NumExperts, Ff, Kv, Q, TwoFf, Vocab};
 use crate::tensors::{Need, Rows, Table, row};
@@ -59,29 +60,7 @@ const DEFAULTS: &[Defaults] = &[
 ];
 
 /// The config keys of Llama and its relatives.
-pub(crate) const KEYS: Keys = Keys {
-    used: &[
-        "attention_bias",
-        "head_dim",
-        "hidden_act",
-        "hidden_size",
-        "intermediate_size",
-        "max_position_embeddings",
-        "mlp_bias",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "original_max_position_embeddings",
-        "rms_norm_eps",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "sliding_window",
-        "tie_word_embeddings",
-        "vocab_size",
-    ],
-    irrelevant: &[],
-};
+pub(crate) const KEYS: Keys = Keys { used: text_keys!("attention_bias", "mlp_bias", "sliding_window"), irrelevant: &[] };
 
 const BIAS: Need = Need::If("attention_bias");
 const MLP_BIAS: Need = Need::If("mlp_bias");
@@ -125,7 +104,7 @@ pub(crate) const TABLE: Table = Table {
     dropped: &[],
 };
 
-const ABOUT: About = About { name: ARCH, classes: CLASSES, defaults: DEFAULTS, keys: KEYS, table: &TABLE, file_keys: FILE_KEYS };
+static ABOUT: About = About { name: ARCH, classes: CLASSES, defaults: DEFAULTS, keys: KEYS, table: &TABLE, file_keys: FILE_KEYS };
 
 /// What llama.cpp reads of a Llama's section besides the common keys.
 pub(crate) const FILE_KEYS: &[FileKey] = &[FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32)];

@@ -7,7 +7,24 @@ use ggufsmith_core::{TensorExpr, TensorSource, Words, float};
 use ggufsmith_gguf::{Gguf, GgufTensor, Limits, Value};
 use std::path::{Path, PathBuf};
 
-const MODELS: &[&str] = &["llama", "llama-256", "llama3-rope", "llama-spm", "mistral", "mixtral"];
+const MODELS: &[&str] = &[
+    "llama",
+    "llama-256",
+    "llama3-rope",
+    "llama-spm",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "qwen2moe",
+    "qwen3moe",
+    "olmo",
+    "olmo2",
+    "phi3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+];
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(path)

@@ -1,0 +1,31 @@
+//! Mistral Small 3.1 and its like: `general.architecture` = `mistral3`. A Mistral inside a model that also sees pictures.
+
+use crate::expected::{FileKey, KeyType};
+use crate::{About, ArchError, Class, Config, Family, Model, llama};
+use ggufsmith_core::TensorInfo;
+
+/// The family.
+pub(crate) struct Mistral3;
+
+static ABOUT: About = About {
+    name: "mistral3",
+    classes: &[Class::of("Mistral3ForConditionalGeneration", "mistral3").wrapping("mistral")],
+    defaults: &[],
+    keys: llama::KEYS,
+    table: &llama::TABLE,
+    file_keys: &[
+        FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32),
+        FileKey::optional("attention.temperature_scale", KeyType::F32),
+        FileKey::optional("rope.scaling.yarn_log_multiplier", KeyType::F32),
+    ],
+};
+
+impl Family for Mistral3 {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError> {
+        llama::describe(ABOUT.name, &llama::read(config)?, config, tensors)
+    }
+}
