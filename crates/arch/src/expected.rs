@@ -1,7 +1,7 @@
 //! What llama.cpp's loader asks of a file: keys with their types, and tensors with their shapes, by the file's own metadata.
 
 use crate::Family;
-use crate::tensors::{Dim, Dims, Need, Row, Rows, fill, is_per_layer};
+use crate::tensors::{Dims, Need, Row, Rows, fill, is_per_layer};
 use std::collections::BTreeSet;
 
 /// The type that a key must have.
