@@ -13,6 +13,9 @@ pub(crate) struct Assigned {
     pub(crate) warnings: Vec<String>,
 }
 
+/// The head.
+const HEAD: &str = "output.weight";
+
 /// Tensors that the reference converter leaves out, by the end of their names.
 const DROPPED: [(&str, &str); 3] = [
     (".rotary_emb.inv_freq", "rotary frequencies: the engine computes them"),
@@ -211,6 +214,9 @@ impl Row {
     /// Whether a tensor of this row has to be there in this layer; if so, since which key says so.
     fn needed(&self, config: &Config, dims: &Dims, layer: u32) -> Result<Option<String>, ArchError> {
         let said = |key, value: bool| format!(" (config.json: {key} = {value})");
+        if self.gguf == HEAD && !config.class().head {
+            return Ok(None);
+        }
         Ok(match self.need {
             Need::Always => Some(String::new()),
             Need::If(key) => config.opt_bool(key)?.unwrap_or(false).then(|| said(key, true)),

@@ -133,7 +133,7 @@ impl Family for Cohere2 {
         Ok(model.warn(rope.engine_warnings()))
     }
 
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         let (sizes, rope) = read(config)?;
         let rope = RotaryPositions { layout: RopeLayout::Pairs, ..rope.transformers(sizes.n_rot, sizes.n_ctx)? };
         let (scale, window) = (config.f64("logit_scale")? as f32, config.positive_u32("sliding_window")?);
@@ -200,14 +200,7 @@ fn read(config: &Config) -> Result<(Sizes, Rope), ArchError> {
     Ok((Sizes::read(config, &rope, "layer_norm_eps")?, rope))
 }
 
-fn windowed(
-    sizes: &Sizes,
-    names: Names,
-    rope: RotaryPositions,
-    logit_scale: f32,
-    window: u32,
-    windows: &[bool],
-) -> Decoder {
+fn windowed(sizes: &Sizes, names: Names, rope: RotaryPositions, logit_scale: f32, window: u32, windows: &[bool]) -> Decoder {
     let mut decoder = decoder(sizes, names, Some(rope), logit_scale);
     for (layer, windowed) in decoder.layers.iter_mut().zip(windows) {
         match windowed {

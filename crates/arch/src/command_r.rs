@@ -4,7 +4,9 @@
 //! together, on both sides; logits are scaled; the embedding matrix is the head. Command-R+ has norms of queries and keys.
 
 use crate::classic::{Names, Qkv, SPLIT, Side};
-use crate::decoder::{Activation, Decoder, DecoderError, Norm, Over, QkNorm, Residual, Rope as RotaryPositions, RopeLayout, Vector};
+use crate::decoder::{
+    Activation, Decoder, DecoderError, Norm, Over, QkNorm, Residual, Rope as RotaryPositions, RopeLayout, Vector,
+};
 use crate::expected::{FileKey, KeyType};
 use crate::export::{ExportError, GgufModel, HparamReader};
 use crate::hparams::{self, check_silu, float};
@@ -54,7 +56,16 @@ const KEYS: Keys = Keys {
         "use_qk_norm",
         "vocab_size",
     ],
-    irrelevant: &["layer_norm_bias", "rotary_pct", "use_parallel_block", "use_parallel_embedding", "use_gated_activation", "expansion_factor", "position_embedding_type", "embed_size"],
+    irrelevant: &[
+        "layer_norm_bias",
+        "rotary_pct",
+        "use_parallel_block",
+        "use_parallel_embedding",
+        "use_gated_activation",
+        "expansion_factor",
+        "position_embedding_type",
+        "embed_size",
+    ],
 };
 
 const NORMS: &str = "use_qk_norm";
@@ -88,10 +99,7 @@ static ABOUT: About = About {
     defaults: DEFAULTS,
     keys: KEYS,
     table: &TABLE,
-    file_keys: &[
-        FileKey::required("attention.layer_norm_epsilon", KeyType::F32),
-        FileKey::optional("logit_scale", KeyType::F32),
-    ],
+    file_keys: &[FileKey::required("attention.layer_norm_epsilon", KeyType::F32), FileKey::optional("logit_scale", KeyType::F32)],
 };
 
 /// As Command-R and its successor call their tensors.
@@ -110,8 +118,7 @@ pub(crate) const SOURCE: Names = Names {
 };
 
 /// As their files call them.
-pub(crate) const FILE: Names =
-    Names { output: "token_embd", ffn_norm: None, ffn_gate: Some("ffn_gate"), ..Names::gguf(SPLIT) };
+pub(crate) const FILE: Names = Names { output: "token_embd", ffn_norm: None, ffn_gate: Some("ffn_gate"), ..Names::gguf(SPLIT) };
 
 impl Family for CommandR {
     fn about(&self) -> &'static About {
@@ -137,7 +144,7 @@ impl Family for CommandR {
         Ok(model.warn(rope.engine_warnings()))
     }
 
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         let (sizes, rope) = read(config)?;
         let rope = RotaryPositions { layout: RopeLayout::Pairs, ..rope.transformers(sizes.n_rot, sizes.n_ctx)? };
         let mut decoder = decoder(&sizes, SOURCE, Some(rope), config.f64("logit_scale")? as f32);

@@ -9,6 +9,7 @@
 
 mod error;
 mod refs;
+mod rename;
 mod tensors;
 
 pub use error::DecoderError;

@@ -141,7 +141,7 @@ impl Family for Falcon {
         Ok(model.warn(rope.engine_warnings()))
     }
 
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         let (sizes, rope) = read(config)?;
         let names = if tied(config)? { Names { output: SOURCE.token_embd, ..SOURCE } } else { SOURCE };
         let two = two_norms(config)?.then_some(["ln_attn", "ln_mlp"]);
@@ -224,7 +224,8 @@ fn read(config: &Config) -> Result<(Sizes, Rope), ArchError> {
         let found = config.get("parallel_attn").cloned().unwrap_or_default();
         return Err(config.wrong("parallel_attn", "true: the engine computes nothing else in this architecture", &found));
     }
-    let older = |new: &'static str, old: &'static str| if config.get(new).is_none() && config.get(old).is_some() { old } else { new };
+    let older =
+        |new: &'static str, old: &'static str| if config.get(new).is_none() && config.get(old).is_some() { old } else { new };
     let mut config = config.clone();
     if config.filled().is_none() && config.get("rope_theta").is_none() {
         config = config.with("rope_theta", 10_000.0.into());
@@ -253,13 +254,7 @@ fn read(config: &Config) -> Result<(Sizes, Rope), ArchError> {
 }
 
 /// `two`: the norms of attention and feed-forward, where they are two.
-fn decoder(
-    sizes: &Sizes,
-    names: Names,
-    two: Option<[&'static str; 2]>,
-    act: Activation,
-    rope: RotaryPositions,
-) -> Decoder {
+fn decoder(sizes: &Sizes, names: Names, two: Option<[&'static str; 2]>, act: Activation, rope: RotaryPositions) -> Decoder {
     let (names, residual) = match two {
         Some([attn_norm, ffn_norm]) => (Names { attn_norm, ffn_norm: Some(ffn_norm), ..names }, Residual::Parallel),
         None => (Names { ffn_norm: None, ..names }, Residual::ParallelOneNorm),

@@ -18,12 +18,19 @@ pub struct Class {
     pub model_type: &'static str,
     /// Where the class wraps a text model, with encoders of pictures or sound: the `model_type` of a `text_config` that names none.
     pub text: Option<&'static str>,
+    /// Whether it has a head: a bare decoder's checkpoint has none, and the engine takes the embedding matrix for it.
+    pub head: bool,
 }
 
 impl Class {
     /// A decoder with its head.
     pub(crate) const fn of(name: &'static str, model_type: &'static str) -> Class {
-        Class { name, model_type, text: None }
+        Class { name, model_type, text: None, head: true }
+    }
+
+    /// A decoder without head.
+    pub(crate) const fn bare(name: &'static str, model_type: &'static str) -> Class {
+        Class { head: false, ..Class::of(name, model_type) }
     }
 
     /// A class around a text model whose settings are under `text_config`.
@@ -211,12 +218,13 @@ pub trait Family: Sync {
     /// shape that the config does not allow.
     fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError>;
 
-    /// How transformers computes a checkpoint with this config.
+    /// How transformers computes a checkpoint with this config; tensors are named as in the family's table. `has` says which the
+    /// checkpoint has: transformers 4 and 5 store experts differently.
     ///
     /// # Errors
     /// [`DecoderError`]: a key is missing or wrong, or there is no forward pass for what it asks.
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
-        let _ = config;
+    fn decoder(&self, config: &Config, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let _ = (config, has);
         Err(DecoderError::NoForwardPass { arch: self.name() })
     }
 

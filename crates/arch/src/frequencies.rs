@@ -1,8 +1,9 @@
 //! Rotary frequencies: what each kind of scaling makes of `theta`, as transformers computes it and as llama.cpp does.
 
 use crate::decoder::{DecoderError, Rope as RotaryPositions, RopeLayout};
+use crate::gated::Shape;
 use crate::rope::{Llama3, Rope, Scaling};
-use ggufsmith_gguf::Metadata;
+use ggufsmith_gguf::{Array, Metadata, Value};
 use std::f64::consts::PI;
 
 /// `theta^(-2i / dims)`.
@@ -91,6 +92,34 @@ pub(crate) fn llama_cpp(
         }
     }
     Ok(RotaryPositions { layout, inv_freq, factors, magnitude, long: None })
+}
+
+/// As [`llama_cpp`], halves of a head together, for layers that have a `theta` of their own and the file's scaling.
+pub(crate) fn llama_cpp_at(metadata: &Metadata, arch: &str, theta: f32, shape: &Shape) -> Result<RotaryPositions, DecoderError> {
+    let mut own = metadata.clone();
+    own.set(format!("{arch}.rope.freq_base"), theta);
+    llama_cpp(&own, arch, shape.n_rot, shape.n_ctx, RopeLayout::Halves, None)
+}
+
+/// What llama.cpp takes without `rope.freq_base`.
+pub(crate) const THETA: f32 = 10_000.0;
+
+/// Rotary positions without scaling.
+pub(crate) fn unscaled(theta: f64, dims: u32, layout: RopeLayout) -> RotaryPositions {
+    RotaryPositions { layout, inv_freq: plain(theta, dims), factors: None, magnitude: 1.0, long: None }
+}
+
+/// Which layers of a file have a window (`load_swa_pattern`): as `attention.sliding_window_pattern` says, or all but every `known`-th.
+pub(crate) fn windowed_layers(metadata: &Metadata, arch: &str, n_layer: u32, known: u32) -> Result<Vec<bool>, DecoderError> {
+    let key = format!("{arch}.attention.sliding_window_pattern");
+    match metadata.get(&key) {
+        None => Ok((0..n_layer).map(|layer| (layer + 1) % known != 0).collect()),
+        Some(Value::Array(Array::Bool(layers))) if layers.len() as u64 == u64::from(n_layer) => Ok(layers.clone()),
+        Some(other) => {
+            let expected = format!("{n_layer} booleans, one for each block");
+            Err(DecoderError::Value { key, expected, found: other.short(40) })
+        }
+    }
 }
 
 /// YaRN (arXiv 2309.00071, section 3.2): slow frequencies are interpolated, fast ones are not, those between are blended.

@@ -3,14 +3,17 @@
 //! As Llama, with GELU in the gate, embeddings times the root of their width, and norm weights stored around 0. Rows are in the
 //! checkpoint's order.
 
+use crate::decoder::{Activation, Decoder, DecoderError, Layer, Norm, Rope, RopeLayout};
 use crate::expected::{FileKey, KeyType};
+use crate::gated::{GGUF, Gated, HF, RMS_EPS, Shape};
 use crate::hparams::{self, TextParams, float, set};
 use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Ff, Kv, Q, Vocab};
 use crate::tensors::{Rows, Table, row};
-use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Gemma;
@@ -70,6 +73,20 @@ impl Family for Gemma {
         let assigned = assign::assign(&TABLE, &dims, params.n_layer, config, tensors)?;
         Ok(Model::new(ABOUT.name, params.n_layer, &dims, VocabRoute::Gemma, hparams(ABOUT.name, &params), assigned))
     }
+
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let params = read(config)?;
+        let exact = config.opt_str("hidden_act")? == Some("gelu");
+        let act = if exact { Activation::GeluErf } else { Activation::GeluTanh };
+        let rope = params.rope.transformers(params.head_dim, params.n_ctx)?;
+        Ok(plus_one(of_params(&params, rope, act).decoder(|_, _| {})))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let _ = has;
+        let gated = of_file(ABOUT.name, metadata)?;
+        Ok(scaled(gated.decoder(|_, _| {})))
+    }
 }
 
 fn read(config: &Config) -> Result<TextParams, ArchError> {
@@ -78,6 +95,35 @@ fn read(config: &Config) -> Result<TextParams, ArchError> {
     hparams::check_activation(config, "hidden_act", &["gelu_pytorch_tanh", "gelu"], expected)?;
     check(config)?;
     TextParams::read(config, Reads::Plain)
+}
+
+/// A Gemma's decoder, as transformers computes it, but for what is the family's own. Without norms: see [`plus_one`].
+pub(crate) fn of_params(params: &TextParams, rope: Rope, act: Activation) -> Gated<'static> {
+    Gated { shape: Shape::of_params(params), names: HF, rope, act, tied: true, biased: &|_| false }
+}
+
+/// A Gemma's decoder, as llama.cpp computes a file of architecture `arch`, but for what is the family's own.
+pub(crate) fn of_file(arch: &str, metadata: &Metadata) -> Result<Gated<'static>, DecoderError> {
+    let shape = Shape::of_gguf(metadata, arch, RMS_EPS)?;
+    let rope = frequencies::llama_cpp(metadata, arch, shape.n_rot, shape.n_ctx, RopeLayout::Halves, None)?;
+    Ok(Gated { shape, names: GGUF, rope, act: Activation::GeluTanh, tied: true, biased: &|_| false })
+}
+
+/// Embeddings times the root of their width.
+pub(crate) fn scaled(decoder: Decoder) -> Decoder {
+    Decoder { embd_scale: Some((decoder.n_embd as f32).sqrt()), ..decoder }
+}
+
+/// Checkpoints store norm weights around 0: all of them get one added, those of heads too.
+pub(crate) fn plus_one(mut decoder: Decoder) -> Decoder {
+    fn norms(layer: &mut Layer) -> impl Iterator<Item = &mut Norm> {
+        let around = [&mut layer.attn_norm, &mut layer.attn_post_norm, &mut layer.ffn_norm, &mut layer.ffn_post_norm];
+        let heads = [&mut layer.attn.q_norm, &mut layer.attn.k_norm].into_iter().flatten().map(|norm| &mut norm.norm);
+        around.into_iter().flatten().chain(heads)
+    }
+    decoder.layers.iter_mut().flat_map(norms).for_each(|norm| norm.plus_one = true);
+    decoder.output_norm.plus_one = true;
+    scaled(decoder)
 }
 
 /// Settings that the engine knows one value of in all Gemmas.

@@ -3,14 +3,17 @@
 //! As Gemma 1, with norms behind attention and feed-forward, too, soft caps on attention scores and logits, and a window in every
 //! second layer.
 
+use crate::decoder::{Activation, Decoder, DecoderError, Layer};
 use crate::expected::{FileKey, KeyType};
+use crate::gated::{Gated, Shape};
 use crate::hparams::{self, TextParams, float, set};
 use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Ff, Kv, Q, Vocab};
 use crate::tensors::{Rows, Table, row};
-use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, gemma};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, frequencies, gemma};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Gemma2;
@@ -94,6 +97,66 @@ impl Family for Gemma2 {
         hparams.extend(pattern(arch, config, params.n_layer, PATTERN)?);
         Ok(Model::new(arch, params.n_layer, &dims, VocabRoute::Gemma2, hparams, assigned))
     }
+
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let params = read(config)?;
+        let number = |key| Ok::<_, ArchError>(config.opt_f64(key)?.map(|value| value as f32));
+        let (attn_cap, cap) = (number("attn_logit_softcapping")?, number("final_logit_softcapping")?);
+        let scale = config.f64("query_pre_attn_scalar")?.powf(-0.5) as f32;
+        let window = config.opt_u32("sliding_window")?;
+        let windowed = hparams::windowed_layers(config, params.n_layer, |layer| (layer + 1) % PATTERN != 0)?;
+        let gated = gemma::of_params(&params, params.rope.transformers(params.head_dim, params.n_ctx)?, Activation::GeluTanh);
+        let decoder = gated.decoder(|number, layer| {
+            // transformers calls the norms in front of and behind the feed-forward part otherwise than Llama's.
+            post_norms(&gated, number, layer, "pre_feedforward_layernorm");
+            let attn = &mut layer.attn;
+            (attn.scale, attn.softcap, attn.window) = (scale, attn_cap, window.filter(|_| windowed[number as usize]));
+        });
+        Ok(Decoder { logit_softcap: cap, ..gemma::plus_one(decoder) })
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let _ = has;
+        let arch = ABOUT.name;
+        let key = |name: &str| format!("{arch}.{name}");
+        let gated = gemma::of_file(arch, metadata)?;
+        let attn_cap = metadata.lookup::<f32>(&key("attn_logit_softcapping"))?.unwrap_or(ATTN_CAP);
+        let cap = metadata.lookup::<f32>(&key("final_logit_softcapping"))?.unwrap_or(CAP);
+        let window = metadata.lookup::<u32>(&key("attention.sliding_window"))?.unwrap_or(WINDOW);
+        let windowed = frequencies::windowed_layers(metadata, arch, gated.shape.n_layer, PATTERN)?;
+        let swa = match metadata.lookup::<f32>(&key("rope.freq_base_swa"))? {
+            Some(theta) => frequencies::llama_cpp_at(metadata, arch, theta, &gated.shape)?,
+            None => gated.rope.clone(),
+        };
+        let scale = scale(&gated.shape, LAYERS_OF_27B);
+        let decoder = gated.decoder(|number, layer| {
+            post_norms(&gated, number, layer, gated.names.ffn_norm);
+            let attn = &mut layer.attn;
+            (attn.scale, attn.softcap) = (scale, Some(attn_cap));
+            if windowed[number as usize] {
+                (attn.window, attn.rope) = (Some(window), Some(swa.clone()));
+            }
+        });
+        Ok(Decoder { logit_softcap: Some(cap), ..gemma::scaled(decoder) })
+    }
+}
+
+/// What llama.cpp takes where a file does not say it.
+const ATTN_CAP: f32 = 50.0;
+const CAP: f32 = 30.0;
+const WINDOW: u32 = 4096;
+
+/// Norms behind both parts; `ffn_norm` is the one in front of the feed-forward part.
+pub(crate) fn post_norms(gated: &Gated<'_>, number: u32, layer: &mut Layer, ffn_norm: &str) {
+    layer.attn_post_norm = Some(gated.norm(number, gated.names.attn_post_norm));
+    layer.ffn_norm = Some(gated.norm(number, ffn_norm));
+    layer.ffn_post_norm = Some(gated.norm(number, gated.names.ffn_post_norm));
+}
+
+/// What llama.cpp multiplies attention scores by; it knows the 27B model by its number of layers.
+pub(crate) fn scale(shape: &Shape, layers_of_27b: u32) -> f32 {
+    let size = if shape.n_layer == layers_of_27b { shape.n_embd / shape.n_head } else { shape.head_dim };
+    1.0 / (size as f32).sqrt()
 }
 
 fn read(config: &Config) -> Result<TextParams, ArchError> {

@@ -3,14 +3,16 @@
 //! As Gemma 2, with a norm on each query and key head instead of the soft cap, and a window in all but every sixth layer; layers with
 //! a window have rotary frequencies of their own.
 
+use crate::decoder::{Activation, Decoder, DecoderError, RopeLayout};
 use crate::expected::{FileKey, KeyType};
 use crate::hparams::{self, TextParams, float, set};
 use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Ff, Head, Kv, Q, Vocab};
 use crate::tensors::{Rows, Table, row};
-use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, gemma, gemma2};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, frequencies, gemma, gemma2};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Gemma3;
@@ -104,6 +106,47 @@ impl Family for Gemma3 {
             hparams.extend(gemma2::pattern(arch, config, params.n_layer, PATTERN)?);
         }
         Ok(Model::new(arch, params.n_layer, &dims, VocabRoute::Gemma3, hparams, assigned).warn(params.rope.engine_warnings()))
+    }
+
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let params = read(config)?;
+        let cap = config.opt_f64("final_logit_softcapping")?.map(|cap| cap as f32);
+        let scale = config.f64("query_pre_attn_scalar")?.powf(-0.5) as f32;
+        let window = config.opt_u32("sliding_window")?;
+        let windowed = hparams::windowed_layers(config, params.n_layer, |layer| (layer + 1) % PATTERN != 0)?;
+        let swa = params.rope.unscaled().transformers(params.head_dim, params.n_ctx)?;
+        let gated = gemma::of_params(&params, params.rope.transformers(params.head_dim, params.n_ctx)?, Activation::GeluTanh);
+        let decoder = gated.decoder(|number, layer| {
+            gemma2::post_norms(&gated, number, layer, "pre_feedforward_layernorm");
+            gated.head_norms(number, &mut layer.attn);
+            layer.attn.scale = scale;
+            if windowed[number as usize] {
+                (layer.attn.window, layer.attn.rope) = (window, Some(swa.clone()));
+            }
+        });
+        Ok(Decoder { logit_softcap: cap, ..gemma::plus_one(decoder) })
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let arch = ABOUT.name;
+        let key = |name: &str| format!("{arch}.{name}");
+        let mut gated = gemma::of_file(arch, metadata)?;
+        gated.tied = !has(gated.names.output);
+        let cap = metadata.lookup::<f32>(&key("final_logit_softcapping"))?.filter(|&cap| cap != 0.0);
+        let window = metadata.lookup::<u32>(&key("attention.sliding_window"))?.filter(|&window| window > 0);
+        let windowed = frequencies::windowed_layers(metadata, arch, gated.shape.n_layer, PATTERN)?;
+        let theta = metadata.lookup::<f32>(&key("rope.freq_base_swa"))?.unwrap_or(frequencies::THETA);
+        let swa = frequencies::unscaled(theta.into(), gated.shape.n_rot, RopeLayout::Halves);
+        let scale = gemma2::scale(&gated.shape, LAYERS_OF_27B);
+        let decoder = gated.decoder(|number, layer| {
+            gemma2::post_norms(&gated, number, layer, gated.names.ffn_norm);
+            gated.head_norms(number, &mut layer.attn);
+            layer.attn.scale = scale;
+            if window.is_some() && windowed[number as usize] {
+                (layer.attn.window, layer.attn.rope) = (window, Some(swa.clone()));
+            }
+        });
+        Ok(Decoder { logit_softcap: cap, ..gemma::scaled(decoder) })
     }
 }
 

@@ -135,7 +135,7 @@ impl Family for Gpt2 {
         Ok(Model::new(ARCH, sizes.n_layer, &sizes.dims(), VocabRoute::Bpe, hparams, assigned))
     }
 
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         let sizes = read(config)?;
         let tied = config.opt_bool("tie_word_embeddings")?.unwrap_or(true);
         let names = if tied { Names { output: SOURCE.token_embd, ..SOURCE } } else { SOURCE };

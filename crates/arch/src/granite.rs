@@ -1,11 +1,13 @@
 //! Granite 3, dense: `general.architecture` = `granite`. Llama with four scales: of embeddings, attention scores, residual branches
 //! and logits.
 
+use crate::decoder::{Decoder, DecoderError};
 use crate::expected::{FileKey, KeyType};
 use crate::hparams::{self, TextParams, float, set};
 use crate::keys::text_keys;
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, llama};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Granite;
@@ -64,6 +66,51 @@ impl Family for Granite {
             }
         }
         Ok(model)
+    }
+
+    fn decoder(&self, config: &Config, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let number = |key| Ok::<_, ArchError>(config.f64(key)? as f32);
+        let scales = Scales {
+            attention: number("attention_multiplier")?,
+            embedding: number("embedding_multiplier")?,
+            residual: number("residual_multiplier")?,
+            logits: number("logits_scaling")?,
+        };
+        Ok(scales.apply(llama::decoder::of_config(config, &read(config)?, has)?))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let arch = ABOUT.name;
+        let number = |key: &str| metadata.lookup::<f32>(&format!("{arch}.{key}"));
+        // 0 stands for absent.
+        let given = |scale: Option<f32>, absent: f32| scale.filter(|&scale| scale != 0.0).unwrap_or(absent);
+        let decoder = llama::decoder::of_gguf(arch, metadata, has)?;
+        let usual = decoder.layers.first().map_or(1.0, |layer| layer.attn.scale);
+        let scales = Scales {
+            attention: given(number("attention.scale")?, usual),
+            embedding: given(number("embedding_scale")?, 1.0),
+            residual: given(number("residual_scale")?, 1.0),
+            logits: given(Some(metadata.require::<f32>(&format!("{arch}.logit_scale"))?), 1.0),
+        };
+        Ok(scales.apply(decoder))
+    }
+}
+
+/// What distinguishes a Granite from a Llama.
+struct Scales {
+    attention: f32,
+    embedding: f32,
+    residual: f32,
+    /// Logits are divided by it.
+    logits: f32,
+}
+
+impl Scales {
+    fn apply(&self, mut decoder: Decoder) -> Decoder {
+        for layer in &mut decoder.layers {
+            (layer.attn.scale, layer.residual_scale) = (self.attention, Some(self.residual));
+        }
+        Decoder { embd_scale: Some(self.embedding), logit_scale: Some(1.0 / self.logits), ..decoder }
     }
 }
 

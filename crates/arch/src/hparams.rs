@@ -167,8 +167,18 @@ pub(crate) fn windowed_layers(config: &Config, n_layer: u32, default: impl Fn(u3
     }
 }
 
+/// That a description of every layer may be made.
+pub(crate) fn check_layers(config: &Config) -> Result<(), ArchError> {
+    for key in ["num_hidden_layers", "n_layer"] {
+        if let Some(n) = config.opt_u32(key)?.filter(|&n| n > MAX_LAYERS) {
+            return Err(config.wrong(key, "at most 512: the engine takes no more", &n.into()));
+        }
+    }
+    Ok(())
+}
+
 /// llama.cpp's `LLAMA_MAX_LAYERS`.
-const MAX_LAYERS: u32 = 512;
+pub(crate) const MAX_LAYERS: u32 = 512;
 
 /// `arch.key = value`.
 pub(crate) fn set(arch: &str, key: &str, value: impl Into<Value>) -> Hparam {

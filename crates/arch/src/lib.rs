@@ -19,9 +19,10 @@ mod falcon;
 mod family;
 mod frequencies;
 mod fused;
+mod gated;
+mod gemma;
 mod gemma2;
 mod gemma3;
-mod gemma;
 mod gpt2;
 mod gptneox;
 mod granite;
@@ -30,8 +31,8 @@ mod keys;
 mod llama;
 mod mistral3;
 mod nearest;
-mod olmo2;
 mod olmo;
+mod olmo2;
 mod parts;
 mod phi2;
 mod phi3;
@@ -128,13 +129,21 @@ pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Re
     Ok(family.describe(&config, tensors)?.warn(warnings))
 }
 
-/// How transformers computes a checkpoint with this config.json.
+/// How transformers computes a checkpoint with this config.json; `has` says which tensors it has.
 ///
 /// # Errors
 /// [`DecoderError`]: the class is unknown, a key is missing or wrong, or there is no forward pass for what it asks.
-pub fn decoder(config: &Value) -> Result<Decoder, DecoderError> {
+pub fn decoder(config: &Value, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
     let (family, config) = choose(config, None)?;
-    family.decoder(&config)
+    if !config.class().head {
+        let why = "it has no head, so no logits";
+        return Err(DecoderError::Unsupported { what: config.class().name.to_owned(), why });
+    }
+    hparams::check_layers(&config)?;
+    let actual = |name: &str| parts::actual(config.class(), name, family.about().table, has);
+    let mut decoder = family.decoder(&config, &|name| has(&actual(name)))?;
+    decoder.rename(&actual);
+    Ok(decoder)
 }
 
 /// How llama.cpp computes a file with this metadata; `has` says which tensors the file has.

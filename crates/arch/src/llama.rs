@@ -4,7 +4,7 @@
 //! there may be several (Mixtral's experts). The engine rotates neighbouring rows, checkpoints the two halves of a head, so rows of
 //! the query and key matrices are reordered.
 
-mod decoder;
+pub(crate) mod decoder;
 
 use crate::decoder::{Decoder, DecoderError};
 use crate::expected::{FileKey, KeyType};
@@ -29,7 +29,7 @@ const CLASSES: &[Class] = &[
     Class::of("MistralForCausalLM", "mistral"),
     Class::of("MixtralForCausalLM", "mixtral"),
     Class::of("LLaMAForCausalLM", "llama"),
-    Class::of("LlamaModel", "llama"),
+    Class::bare("LlamaModel", "llama"),
     Class::of("IQuestCoderForCausalLM", "iquestcoder"),
     Class::of("LlavaForConditionalGeneration", "llava").wrapping("llama"),
     Class::of("VoxtralForConditionalGeneration", "voxtral").wrapping("llama"),
@@ -118,12 +118,12 @@ impl Family for Llama {
         describe(ARCH, &read(config)?, config, tensors)
     }
 
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
-        Ok(decoder::of_config(config)?)
+    fn decoder(&self, config: &Config, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        decoder::of_config(config, &read(config)?, has)
     }
 
     fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
-        decoder::of_gguf(metadata, has)
+        decoder::of_gguf(ARCH, metadata, has)
     }
 
     fn config(

@@ -1,13 +1,16 @@
 //! OLMo 1: `general.architecture` = `olmo`. As Llama, with layer norms that have no weights, and clipped queries, keys and values.
 
+use crate::decoder::{Activation, Decoder, DecoderError, Norm, NormKind, RopeLayout};
 use crate::expected::{FileKey, KeyType};
+use crate::gated::{GGUF, Gated, HF, Shape};
 use crate::hparams::{self, TextParams, float};
 use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Ff, Kv, Q, Vocab};
 use crate::tensors::{Rows, Table, row};
-use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Olmo;
@@ -67,6 +70,40 @@ impl Family for Olmo {
         let model = Model::new(ABOUT.name, params.n_layer, &dims, VocabRoute::Bpe, hparams, assigned);
         Ok(model.warn(params.rope.engine_warnings()))
     }
+
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let params = read(config)?;
+        let clip = config.opt_f64("clip_qkv")?.map(|clip| clip as f32);
+        let gated = Gated {
+            shape: Shape { eps: EPS as f32, ..Shape::of_params(&params) },
+            names: HF,
+            rope: params.rope.transformers(params.head_dim, params.n_ctx)?,
+            act: Activation::Silu,
+            tied: config.opt_bool("tie_word_embeddings")?.unwrap_or(false),
+            biased: &|_| false,
+        };
+        Ok(bare(&gated, clip))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let arch = ABOUT.name;
+        let shape = Shape::of_gguf(metadata, arch, "attention.layer_norm_epsilon")?.whole_heads(arch)?;
+        let clip = metadata.lookup::<f32>(&format!("{arch}.attention.clamp_kqv"))?.filter(|&clip| clip > 0.0);
+        let rope = frequencies::llama_cpp(metadata, arch, shape.n_rot, shape.n_ctx, RopeLayout::Pairs, None)?;
+        let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
+        let gated = Gated { shape, names: GGUF, rope, act: Activation::Silu, tied: !has(GGUF.output), biased: &biased };
+        Ok(bare(&gated, clip))
+    }
+}
+
+/// With layer norms that have no weights.
+fn bare(gated: &Gated<'_>, clip: Option<f32>) -> Decoder {
+    let norm = || Norm::bare(NormKind::Layer, gated.shape.eps);
+    let decoder = gated.decoder(|_, layer| {
+        (layer.attn_norm, layer.ffn_norm) = (Some(norm()), Some(norm()));
+        layer.attn.clip = clip;
+    });
+    Decoder { output_norm: norm(), ..decoder }
 }
 
 fn read(config: &Config) -> Result<TextParams, ArchError> {

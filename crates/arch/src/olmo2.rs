@@ -3,14 +3,17 @@
 //! Norms behind attention and feed-forward instead of in front, and over all query and all key heads together. In OLMo 3 three of
 //! four layers have a window.
 
+use crate::decoder::{Activation, Decoder, DecoderError, Rope, RopeLayout};
 use crate::expected::{FileKey, KeyType};
+use crate::gated::{GGUF, Gated, HF, RMS_EPS, Shape};
 use crate::hparams::{self, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Ff, Kv, Q, Vocab};
 use crate::tensors::{Table, row};
-use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Olmo2;
@@ -82,6 +85,58 @@ impl Family for Olmo2 {
         let model = Model::new(ABOUT.name, params.n_layer, &dims, VocabRoute::Bpe, hparams, assigned);
         Ok(model.warn(params.rope.engine_warnings()))
     }
+
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let params = read(config)?;
+        let window = window(config, params.n_layer)?;
+        let gated = Gated {
+            shape: Shape::of_params(&params),
+            names: HF,
+            rope: params.rope.transformers(params.head_dim, params.n_ctx)?,
+            act: Activation::Silu,
+            tied: false,
+            biased: &|_| false,
+        };
+        let swa = params.rope.unscaled().transformers(params.head_dim, params.n_ctx)?;
+        Ok(decoder(&gated, window, &swa))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let arch = ABOUT.name;
+        let key = |name: &str| format!("{arch}.{name}");
+        let shape = Shape::of_gguf(metadata, arch, RMS_EPS)?.whole_heads(arch)?;
+        let rope = frequencies::llama_cpp(metadata, arch, shape.n_rot, shape.n_ctx, RopeLayout::Halves, None)?;
+        let theta = metadata.lookup::<f32>(&key("rope.freq_base"))?.unwrap_or(frequencies::THETA);
+        let swa_theta = metadata.lookup::<f32>(&key("rope.freq_base_swa"))?.unwrap_or(theta);
+        let swa = frequencies::unscaled(swa_theta.into(), shape.n_rot, RopeLayout::Halves);
+        let window = match metadata.lookup::<u32>(&key("attention.sliding_window"))? {
+            None | Some(0) => None,
+            Some(window) => Some((window, frequencies::windowed_layers(metadata, arch, shape.n_layer, PATTERN)?)),
+        };
+        let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
+        let gated = Gated { shape, names: GGUF, rope, act: Activation::Silu, tied: false, biased: &biased };
+        Ok(decoder(&gated, window, &swa))
+    }
+}
+
+/// The engine's every how many-th layer has no window, where the file does not say.
+const PATTERN: u32 = 4;
+
+/// Norms behind the parts; layers with a window turn by `swa`.
+fn decoder(gated: &Gated<'_>, window: Option<(u32, Vec<bool>)>, swa: &Rope) -> Decoder {
+    gated.decoder(|number, layer| {
+        layer.attn_norm = None;
+        layer.ffn_norm = None;
+        layer.attn_post_norm = Some(gated.norm(number, gated.names.attn_post_norm));
+        layer.ffn_post_norm = Some(gated.norm(number, gated.names.ffn_post_norm));
+        gated.projection_norms(number, &mut layer.attn);
+        if let Some((window, layers)) = &window
+            && layers[number as usize]
+        {
+            layer.attn.window = Some(*window);
+            layer.attn.rope = Some(swa.clone());
+        }
+    })
 }
 
 fn read(config: &Config) -> Result<TextParams, ArchError> {

@@ -1,7 +1,7 @@
 //! Names in checkpoints that hold more, or less, than the decoder with its head: models that wrap a text model, bare decoders.
 
 use crate::Class;
-use crate::tensors::{Name, Table};
+use crate::tensors::{LAYER, Name, Table};
 
 /// What the names of a text model's tensors have in addition inside a model that wraps it.
 const TEXT_PARTS: [&str; 2] = ["language_model.", "text_model."];
@@ -52,7 +52,8 @@ pub(crate) fn actual(class: &Class, name: &str, table: &Table, has: &dyn Fn(&str
             candidates.extend([format!("{part}{name}"), format!("{}{part}{bare}", table.base), format!("{part}{bare}")]);
         }
     }
-    candidates.into_iter().find(|candidate| has(candidate)).unwrap_or_else(|| name.to_owned())
+    // A name may stand for those of all experts.
+    candidates.into_iter().find(|candidate| has(&candidate.replace(LAYER, "0"))).unwrap_or_else(|| name.to_owned())
 }
 
 #[cfg(test)]

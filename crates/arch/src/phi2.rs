@@ -131,7 +131,7 @@ impl Family for Phi2 {
         Ok(model.warn(rope.engine_warnings()))
     }
 
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         let (sizes, rope) = read(config)?;
         let act = sizes::gelu(config, "hidden_act")?;
         let rope = rope.transformers(sizes.n_rot, sizes.n_ctx)?;

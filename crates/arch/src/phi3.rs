@@ -3,14 +3,17 @@
 //! As Llama, with queries, keys and values in one matrix and gate and up in another. Long-context variants divide each rotary
 //! frequency by a factor of its own, with one list for texts within the original context and one for longer ones.
 
+use crate::decoder::{self, Activation, Decoder, DecoderError, Ffn, GatedFfn, Linear, Matrix, Rope, RopeLayout};
 use crate::expected::{FileKey, KeyType};
+use crate::gated::{GGUF, Gated, HF, RMS_EPS, Shape};
 use crate::hparams::{self, TextParams, float, set};
 use crate::keys::text_keys;
 use crate::rope::{LongRope, Reads, Scaling};
 use crate::tensors::Dim::{Embd, Ff, Q, Qkv, TwoFf, Vocab};
 use crate::tensors::{Table, row};
-use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 use ggufsmith_gguf::Value;
 
 /// The family.
@@ -82,6 +85,73 @@ impl Family for Phi3 {
         }
         Ok(model.warn(phi.warnings()))
     }
+
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let phi = Phi::read(config)?;
+        let shape = Shape { n_rot: phi.rotated, ..Shape::of_params(&phi.params) };
+        let magnitude = phi.long_rope().map_or(1.0, |long| long.attention.unwrap_or_else(|| phi.attn_factor()));
+        let plain = frequencies::unscaled(phi.params.rope.theta, phi.rotated, RopeLayout::Halves);
+        let divided = |by: &[f32]| plain.inv_freq.iter().zip(by).map(|(freq, by)| freq / f64::from(*by)).collect::<Vec<_>>();
+        let rope = match phi.long_rope() {
+            None => plain.clone(),
+            Some(long) => Rope {
+                inv_freq: divided(&long.short),
+                magnitude,
+                long: Some(decoder::LongRope { beyond: phi.original_context, inv_freq: divided(&long.long), factors: None }),
+                ..plain.clone()
+            },
+        };
+        let tied = config.opt_bool("tie_word_embeddings")?.unwrap_or(false);
+        let gated = Gated { shape, names: HF, rope, act: Activation::Silu, tied, biased: &|_| false };
+        let parts = Parts { qkv: "self_attn.qkv_proj", gate_up: "mlp.gate_up_proj", down: "mlp.down_proj" };
+        Ok(fused(&gated, &parts, phi.window))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let arch = ABOUT.name;
+        let shape = Shape::of_gguf(metadata, arch, RMS_EPS)?;
+        let mut rope = frequencies::llama_cpp(metadata, arch, shape.n_rot, shape.n_ctx, RopeLayout::Halves, None)?;
+        if has(LONG) && has(SHORT) {
+            let original = metadata.lookup::<u32>(&format!("{arch}.rope.scaling.original_context_length"))?;
+            let beyond = original.unwrap_or(shape.n_ctx);
+            rope.long = Some(decoder::LongRope { beyond, inv_freq: rope.inv_freq.clone(), factors: Some(LONG.to_owned()) });
+            rope.factors = Some(SHORT.to_owned());
+        }
+        let gated = Gated { shape, names: GGUF, rope, act: Activation::Silu, tied: !has(GGUF.output), biased: &|_| false };
+        // The loader switches a window off.
+        Ok(fused(&gated, &Parts { qkv: "attn_qkv", gate_up: "ffn_up", down: "ffn_down" }, None))
+    }
+}
+
+/// How a side calls what is fused.
+struct Parts {
+    qkv: &'static str,
+    gate_up: &'static str,
+    down: &'static str,
+}
+
+/// With queries, keys and values in one matrix, gate and up in another.
+fn fused(gated: &Gated<'_>, parts: &Parts, window: Option<u32>) -> Decoder {
+    let shape = &gated.shape;
+    let (q, kv) = shape.widths();
+    let rows_of = |layer, part: &str, all: u32, from: u32, len: u32| {
+        let rows = u64::from(from)..u64::from(from) + u64::from(len);
+        Linear { weight: Matrix::whole(gated.name(layer, part), all, shape.n_embd).rows([rows]), bias: None }
+    };
+    let (all, two_ff) = (q.saturating_add(kv.saturating_mul(2)), shape.n_ff.saturating_mul(2));
+    gated.decoder(|number, layer| {
+        let attn = &mut layer.attn;
+        attn.q = rows_of(number, parts.qkv, all, 0, q);
+        attn.k = rows_of(number, parts.qkv, all, q, kv);
+        attn.v = rows_of(number, parts.qkv, all, q.saturating_add(kv), kv);
+        attn.window = window;
+        layer.ffn = Ffn::Gated(GatedFfn {
+            act: gated.act,
+            gate: rows_of(number, parts.gate_up, two_ff, 0, shape.n_ff),
+            up: rows_of(number, parts.gate_up, two_ff, shape.n_ff, shape.n_ff),
+            down: gated.linear(number, parts.down, shape.n_embd, shape.n_ff),
+        });
+    })
 }
 
 struct Phi {

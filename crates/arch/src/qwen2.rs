@@ -2,14 +2,17 @@
 //!
 //! As Llama, with biases on queries, keys and values, and rows in the checkpoint's order: the engine rotates halves here.
 
+use crate::decoder::{Activation, Decoder, DecoderError, RopeLayout};
 use crate::expected::{FileKey, KeyType};
+use crate::gated::{GGUF, Gated, HF, RMS_EPS, Shape};
 use crate::hparams::{self, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Ff, Kv, Q, Vocab};
 use crate::tensors::{Table, row};
-use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Qwen2;
@@ -18,7 +21,7 @@ static ABOUT: About = About {
     name: "qwen2",
     classes: &[
         Class::of("Qwen2ForCausalLM", "qwen2"),
-        Class::of("Qwen2Model", "qwen2"),
+        Class::bare("Qwen2Model", "qwen2"),
         Class::of("KORMoForCausalLM", "kormo"),
         Class::of("Qwen2AudioForConditionalGeneration", "qwen2_audio").wrapping("qwen2"),
         Class::of("AudioFlamingo3ForConditionalGeneration", "audioflamingo3").wrapping("qwen2"),
@@ -64,14 +67,59 @@ impl Family for Qwen2 {
     }
 
     fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError> {
-        hparams::check_silu(config)?;
-        let params = TextParams::read(config, Reads::Plain)?;
+        let params = read(config)?;
         let dims = params.dims();
         let assigned = assign::assign(&TABLE, &dims, params.n_layer, config, tensors)?;
         let model =
             Model::new(ABOUT.name, params.n_layer, &dims, VocabRoute::SentencePieceOrBpe, params.hparams(ABOUT.name), assigned);
         Ok(model.warn(engine_warnings(config, &params)?))
     }
+
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let params = read(config)?;
+        let windows = windows(config, params.n_layer)?;
+        let gated =
+            of_params(config, &params, &|part| ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].contains(&part))?;
+        Ok(gated.decoder(|number, layer| layer.attn.window = windows[number as usize]))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
+        Ok(of_file(ABOUT.name, metadata, &biased, has)?.decoder(|_, _| {}))
+    }
+}
+
+fn read(config: &Config) -> Result<TextParams, ArchError> {
+    hparams::check_silu(config)?;
+    TextParams::read(config, Reads::Plain)
+}
+
+/// A Qwen's decoder, as transformers computes it, but for what is the family's own.
+pub(crate) fn of_params<'a>(
+    config: &Config,
+    params: &TextParams,
+    biased: &'a dyn Fn(&str) -> bool,
+) -> Result<Gated<'a>, DecoderError> {
+    Ok(Gated {
+        shape: Shape::of_params(params),
+        names: HF,
+        rope: params.rope.transformers(params.head_dim, params.n_ctx)?,
+        act: Activation::Silu,
+        tied: config.opt_bool("tie_word_embeddings")?.unwrap_or(false),
+        biased,
+    })
+}
+
+/// A Qwen's decoder, as llama.cpp computes a file of architecture `arch`, but for what is the family's own.
+pub(crate) fn of_file<'a>(
+    arch: &str,
+    metadata: &Metadata,
+    biased: &'a dyn Fn(&str) -> bool,
+    has: &dyn Fn(&str) -> bool,
+) -> Result<Gated<'a>, DecoderError> {
+    let shape = Shape::of_gguf(metadata, arch, RMS_EPS)?.whole_heads(arch)?;
+    let rope = frequencies::llama_cpp(metadata, arch, shape.n_rot, shape.n_ctx, RopeLayout::Halves, None)?;
+    Ok(Gated { shape, names: GGUF, rope, act: Activation::Silu, tied: !has(GGUF.output), biased })
 }
 
 /// What the Qwens do and the engine, given their files, does not.
@@ -84,6 +132,14 @@ pub(crate) fn engine_warnings(config: &Config, params: &TextParams) -> Result<Ve
         ));
     }
     Ok(warnings)
+}
+
+/// The window of each layer of a dense Qwen: where `layer_types` does not say it, layers from `max_window_layers` on have it.
+pub(crate) fn windows(config: &Config, n_layer: u32) -> Result<Vec<Option<u32>>, ArchError> {
+    let window = window(config)?;
+    let first = config.opt_u32("max_window_layers")?.unwrap_or(0);
+    let windowed = hparams::windowed_layers(config, n_layer, |layer| layer >= first)?;
+    Ok(windowed.into_iter().map(|windowed| window.filter(|_| windowed)).collect())
 }
 
 /// The window of the layers that have one.

@@ -1,6 +1,8 @@
 //! Qwen 1.5 and 2 with experts: `general.architecture` = `qwen2moe`. Beside the experts all tokens share one, behind a gate of its own.
 
+use crate::decoder::{Decoder, DecoderError, Ffn, SharedExpert, Shares};
 use crate::expected::{FileKey, KeyType};
+use crate::gated::{Gated, Mixture};
 use crate::hparams::{self, Experts, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -8,6 +10,7 @@ use crate::tensors::Dim::{self, Embd, ExpertFf, Kv, One, Q, SharedFf, TwoExpertF
 use crate::tensors::{Dims, Need, Rows, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, qwen2};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Qwen2Moe;
@@ -101,6 +104,41 @@ impl Family for Qwen2Moe {
         let model = Model::new(ABOUT.name, params.n_layer, &dims, VocabRoute::Bpe, hparams, assigned);
         Ok(model.warn(qwen2::engine_warnings(config, &params)?))
     }
+
+    fn decoder(&self, config: &Config, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let (params, dims) = read(config)?;
+        let n_ff = config.positive_u32("shared_expert_intermediate_size")?;
+        let biased = config.opt_bool("qkv_bias")?.unwrap_or(false);
+        let window = qwen2::window(config)?;
+        let shares = shares(config)?;
+        let biased = |part: &str| biased && ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].contains(&part);
+        let gated = qwen2::of_params(config, &params, &biased)?;
+        Ok(gated.decoder(|number, layer| {
+            layer.attn.window = window;
+            let mut experts = gated.experts(number, EXPERTS, shares, mixture(&params, &dims), has);
+            let parts = ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"];
+            let gate = gated.linear(number, "mlp.shared_expert_gate", 1, params.n_embd);
+            experts.shared = Some(SharedExpert { ffn: gated.ffn(number, parts, n_ff), gate: Some(gate) });
+            layer.ffn = Ffn::Experts(Box::new(experts));
+        }))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let arch = ABOUT.name;
+        let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
+        let gated = qwen2::of_file(arch, metadata, &biased, has)?;
+        let mixture = mixture_of_gguf(arch, metadata, &gated)?;
+        let shared = metadata.lookup::<u32>(&format!("{arch}.expert_shared_feed_forward_length"))?.filter(|&n| n > 0);
+        let n_ff = shared.unwrap_or(gated.shape.n_ff);
+        Ok(gated.decoder(|number, layer| {
+            let mut experts = gated.stacked_experts(number, Shares::OfAll, mixture);
+            let ffn = gated.ffn(number, ["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"], n_ff);
+            // A vector in the file's eyes, a matrix of one row in the converter's.
+            let gate = gated.linear(number, "ffn_gate_inp_shexp", 1, gated.shape.n_embd);
+            experts.shared = Some(SharedExpert { ffn, gate: Some(gate) });
+            layer.ffn = Ffn::Experts(Box::new(experts));
+        }))
+    }
 }
 
 /// The hyper-parameters of a Qwen with experts in every layer.
@@ -117,6 +155,26 @@ pub(crate) fn read(config: &Config) -> Result<(TextParams, Dims), ArchError> {
     params.experts = Some(Experts::read(config, "num_experts")?);
     let dims = Dims { expert_ff: config.positive_u32("moe_intermediate_size")?, ..params.dims() };
     Ok((params, dims))
+}
+
+/// A Qwen's experts in a checkpoint: gate, up, down.
+pub(crate) const EXPERTS: (&str, [&str; 3]) = ("mlp", ["gate_proj", "up_proj", "down_proj"]);
+
+/// How transformers shares a token out among its experts.
+pub(crate) fn shares(config: &Config) -> Result<Shares, ArchError> {
+    Ok(if config.opt_bool("norm_topk_prob")?.unwrap_or(false) { Shares::OfUsed } else { Shares::OfAll })
+}
+
+/// The sizes of the experts of a config.
+pub(crate) fn mixture(params: &TextParams, dims: &Dims) -> Mixture {
+    let used = params.experts.map_or(0, |experts| experts.used);
+    Mixture { count: dims.n_expert, used, n_ff: dims.expert_ff }
+}
+
+/// The sizes of the experts of a file: they must be there.
+pub(crate) fn mixture_of_gguf(arch: &str, metadata: &Metadata, gated: &Gated<'_>) -> Result<Mixture, DecoderError> {
+    let mixture = Mixture::of_gguf(metadata, arch, |used| gated.shape.n_ff / used)?;
+    mixture.ok_or_else(|| crate::gated::value(&format!("{arch}.expert_count"), "above 0", 0))
 }
 
 /// The common keys, and the width of an expert.

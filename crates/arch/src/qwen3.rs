@@ -1,5 +1,6 @@
 //! Qwen 3, dense: `general.architecture` = `qwen3`. As Qwen 2, with a norm on each query and key head instead of biases.
 
+use crate::decoder::{Decoder, DecoderError};
 use crate::expected::{FileKey, KeyType};
 use crate::hparams::{self, TextParams};
 use crate::keys::text_keys;
@@ -8,13 +9,14 @@ use crate::tensors::Dim::{Embd, Ff, Head, Kv, Q, Vocab};
 use crate::tensors::{Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, qwen2};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Qwen3;
 
 static ABOUT: About = About {
     name: "qwen3",
-    classes: &[Class::of("Qwen3ForCausalLM", "qwen3"), Class::of("Qwen3Model", "qwen3")],
+    classes: &[Class::of("Qwen3ForCausalLM", "qwen3"), Class::bare("Qwen3Model", "qwen3")],
     defaults: &[Defaults {
         model_type: "qwen3",
         json: r#"{"vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32,
@@ -65,6 +67,22 @@ impl Family for Qwen3 {
         let hparams = params.hparams(ABOUT.name);
         let model = Model::new(ABOUT.name, params.n_layer, &dims, VocabRoute::SentencePieceOrBpe, hparams, assigned);
         Ok(model.warn(qwen2::engine_warnings(config, &params)?))
+    }
+
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let params = read(config)?;
+        let windows = qwen2::windows(config, params.n_layer)?;
+        let gated = qwen2::of_params(config, &params, &|_| false)?;
+        Ok(gated.decoder(|number, layer| {
+            gated.head_norms(number, &mut layer.attn);
+            layer.attn.window = windows[number as usize];
+        }))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
+        let gated = qwen2::of_file(ABOUT.name, metadata, &biased, has)?;
+        Ok(gated.decoder(|number, layer| gated.head_norms(number, &mut layer.attn)))
     }
 }
 

@@ -1,11 +1,13 @@
 //! Qwen 3 with experts: `general.architecture` = `qwen3moe`. No shared expert; a norm on each query and key head.
 
+use crate::decoder::{Decoder, DecoderError, Ffn, Shares};
 use crate::hparams;
 use crate::keys::text_keys;
 use crate::tensors::Dim::{self, Embd, ExpertFf, Head, Kv, Q, TwoExpertFf, Vocab};
 use crate::tensors::{Rows, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, qwen2, qwen2moe};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct Qwen3Moe;
@@ -81,5 +83,28 @@ impl Family for Qwen3Moe {
         let hparams = qwen2moe::hparams(ABOUT.name, &params, &dims);
         let model = Model::new(ABOUT.name, params.n_layer, &dims, VocabRoute::Bpe, hparams, assigned);
         Ok(model.warn(qwen2::engine_warnings(config, &params)?))
+    }
+
+    fn decoder(&self, config: &Config, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        hparams::check_flag(config, "attention_bias", false)?;
+        let (params, dims) = qwen2moe::read(config)?;
+        let (window, shares) = (qwen2::window(config)?, qwen2moe::shares(config)?);
+        let mixture = qwen2moe::mixture(&params, &dims);
+        let gated = qwen2::of_params(config, &params, &|_| false)?;
+        Ok(gated.decoder(|number, layer| {
+            gated.head_norms(number, &mut layer.attn);
+            layer.attn.window = window;
+            layer.ffn = Ffn::Experts(Box::new(gated.experts(number, qwen2moe::EXPERTS, shares, mixture, has)));
+        }))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
+        let gated = qwen2::of_file(ABOUT.name, metadata, &biased, has)?;
+        let mixture = qwen2moe::mixture_of_gguf(ABOUT.name, metadata, &gated)?;
+        Ok(gated.decoder(|number, layer| {
+            gated.head_norms(number, &mut layer.attn);
+            layer.ffn = Ffn::Experts(Box::new(gated.stacked_experts(number, Shares::OfUsed, mixture)));
+        }))
     }
 }

@@ -201,6 +201,11 @@ impl Rope {
         list
     }
 
+    /// Those of layers with a window: no scaling, and a `theta` of their own where there is one.
+    pub(crate) fn unscaled(&self) -> Self {
+        Rope { theta: self.swa_theta.unwrap_or(self.theta), scaling: Scaling::None, ..self.clone() }
+    }
+
     /// What the model does and an engine that knows no frequency factors but `rope_freqs` does not.
     pub(crate) fn engine_warnings(&self) -> Vec<String> {
         let text = match self.scaling {

@@ -238,7 +238,8 @@ pub(crate) fn gelu(config: &Config, key: &str) -> Result<Activation, ArchError> 
         Some("gelu" | "gelu_python") => Ok(Activation::GeluErf),
         Some("gelu_new" | "gelu_fast" | "gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
         found => {
-            let expected = "gelu, gelu_new, gelu_fast or gelu_pytorch_tanh: the engine computes nothing else in this architecture";
+            let expected =
+                "gelu, gelu_new, gelu_fast or gelu_pytorch_tanh: the engine computes nothing else in this architecture";
             Err(config.wrong(key, expected, &found.map_or(serde_json::Value::Null, Into::into)))
         }
     }

@@ -1,9 +1,11 @@
 //! SmolLM 3: `general.architecture` = `smollm3`. Llama, with every fourth layer blind to positions.
 
-use crate::hparams::{self, TextParams};
+use crate::decoder::{Decoder, DecoderError};
+use crate::hparams::{self, MAX_LAYERS, TextParams};
 use crate::keys::text_keys;
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, llama};
 use ggufsmith_core::TensorInfo;
+use ggufsmith_gguf::Metadata;
 
 /// The family.
 pub(crate) struct SmolLm3;
@@ -41,28 +43,68 @@ impl Family for SmolLm3 {
     }
 
     fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError> {
-        let params = llama::read(config)?;
-        for key in ["attention_bias", "mlp_bias", "use_sliding_window"] {
-            hparams::check_flag(config, key, false)?;
-        }
+        let params = read(config)?;
         check_positions(config, &params)?;
         llama::describe(ABOUT.name, &params, config, tensors)
+    }
+
+    fn decoder(&self, config: &Config, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let params = read(config)?;
+        let turning = turning(config, params.n_layer)?;
+        Ok(blind(llama::decoder::of_config(config, &params, has)?, |layer| !turning[layer]))
+    }
+
+    fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        let decoder = llama::decoder::of_gguf(ABOUT.name, metadata, has)?;
+        Ok(blind(decoder, |layer| (layer + 1).is_multiple_of(BLIND as usize)))
     }
 }
 
 /// The engine's every how many-th layer is blind.
 const BLIND: u32 = 4;
 
+fn read(config: &Config) -> Result<TextParams, ArchError> {
+    for key in ["attention_bias", "mlp_bias", "use_sliding_window"] {
+        hparams::check_flag(config, key, false)?;
+    }
+    llama::read(config)
+}
+
+/// Layers in which nothing turns.
+fn blind(mut decoder: Decoder, is_blind: impl Fn(usize) -> bool) -> Decoder {
+    for (_, layer) in decoder.layers.iter_mut().enumerate().filter(|(number, _)| is_blind(*number)) {
+        layer.attn.rope = None;
+    }
+    decoder
+}
+
+/// The layers that see positions, by config.json.
+fn turning(config: &Config, n_layer: u32) -> Result<Vec<bool>, ArchError> {
+    const LAYERS: &str = "no_rope_layers";
+    const INTERVAL: &str = "no_rope_layer_interval";
+    if let Some(layers) = config.opt_numbers(LAYERS)? {
+        if layers.len() as u64 != u64::from(n_layer) {
+            return Err(config.wrong(LAYERS, "one number for each of num_hidden_layers", &layers.into()));
+        }
+        return Ok(layers.iter().map(|&turns| turns != 0.0).collect());
+    }
+    let interval = config.opt_u32(INTERVAL)?.unwrap_or(BLIND);
+    if interval == 0 {
+        return Err(config.wrong(INTERVAL, "above 0", &interval.into()));
+    }
+    Ok((0..n_layer).map(|layer| (layer + 1) % interval != 0).collect())
+}
+
 /// The file has no key for the layers without positions: the engine takes every fourth.
 fn check_positions(config: &Config, params: &TextParams) -> Result<(), ArchError> {
-    const EXPECTED: &str = "0 for every fourth layer, 1 for the others: the engine knows nothing else";
-    const INTERVAL: &str = "no_rope_layer_interval";
-    match config.opt_numbers("no_rope_layers")? {
-        Some(layers) => {
-            let usual = (0..params.n_layer).map(|layer| if (layer + 1) % BLIND == 0 { 0.0 } else { 1.0 });
-            if usual.eq(layers.iter().copied()) { Ok(()) } else { Err(config.wrong("no_rope_layers", EXPECTED, &layers.into())) }
-        }
-        None if config.opt_u32(INTERVAL)?.is_none_or(|interval| interval == BLIND) => Ok(()),
-        None => Err(config.wrong(INTERVAL, "4: the engine knows nothing else", &config.u32(INTERVAL)?.into())),
+    const EXPECTED: &str = "such that every fourth layer, and no other, is without positions: the engine knows nothing else";
+    if params.n_layer > MAX_LAYERS {
+        return Err(config.wrong("num_hidden_layers", "at most 512: the engine takes no more", &params.n_layer.into()));
     }
+    let usual = (1..=params.n_layer).map(|layer| layer % BLIND != 0);
+    if turning(config, params.n_layer)?.into_iter().eq(usual) {
+        return Ok(());
+    }
+    let found = config.get("no_rope_layers").or(config.get("no_rope_layer_interval")).cloned().unwrap_or_default();
+    Err(config.wrong("no_rope_layers", EXPECTED, &found))
 }

@@ -4,7 +4,9 @@
 //! in, behind one norm, and has a norm of its own for each head of queries and keys; the file has these stacked.
 
 use crate::classic::{Names, Qkv, SPLIT, Side};
-use crate::decoder::{Activation, Decoder, DecoderError, Norm, Over, QkNorm, Residual, Rope as RotaryPositions, RopeLayout, Vector};
+use crate::decoder::{
+    Activation, Decoder, DecoderError, Norm, Over, QkNorm, Residual, Rope as RotaryPositions, RopeLayout, Vector,
+};
 use crate::expected::{FileKey, KeyType};
 use crate::export::{ExportError, GgufModel, HparamReader};
 use crate::hparams::{check_silu, float};
@@ -145,7 +147,7 @@ impl Family for StableLm {
         Ok(model.warn(rope.engine_warnings()))
     }
 
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         let (sizes, rope) = read(config)?;
         let flag = |key| Ok::<_, ArchError>(config.opt_bool(key)?.unwrap_or(false));
         let bias = flag(BIAS)?;

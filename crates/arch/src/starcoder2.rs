@@ -52,7 +52,16 @@ const KEYS: Keys = Keys {
         "vocab_size",
     ],
     // The last two: StarCoder2's own config.json has them, nothing reads them.
-    irrelevant: &["embedding_dropout", "residual_dropout", "activation_function", "norm_type", "attention_softmax_in_fp32", "mlp_type", "scale_attention_softmax_in_fp32", "scale_attn_weights"],
+    irrelevant: &[
+        "embedding_dropout",
+        "residual_dropout",
+        "activation_function",
+        "norm_type",
+        "attention_softmax_in_fp32",
+        "mlp_type",
+        "scale_attention_softmax_in_fp32",
+        "scale_attn_weights",
+    ],
 };
 
 const BIAS: &str = "use_bias";
@@ -125,7 +134,7 @@ impl Family for StarCoder2 {
         Ok(Model::new(ARCH, sizes.n_layer, &sizes.dims(), VocabRoute::Bpe, hparams, assigned).warn(warnings))
     }
 
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
+    fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         let (sizes, rope) = read(config)?;
         let flag = |key| Ok::<_, ArchError>(config.opt_bool(key)?.unwrap_or(false));
         let names = if flag("tie_word_embeddings")? { Names { output: SOURCE.token_embd, ..SOURCE } } else { SOURCE };
@@ -175,13 +184,7 @@ fn read(config: &Config) -> Result<(Sizes, Rope), ArchError> {
     Ok((Sizes::read(config, &rope, "norm_epsilon")?, rope))
 }
 
-fn decoder(
-    sizes: &Sizes,
-    names: Names,
-    bias: &dyn Fn(&str) -> bool,
-    act: Activation,
-    rope: RotaryPositions,
-) -> Decoder {
+fn decoder(sizes: &Sizes, names: Names, bias: &dyn Fn(&str) -> bool, act: Activation, rope: RotaryPositions) -> Decoder {
     let in_blocks = |part: &str| part != names.output && bias(part);
     let (bias, residual): (&dyn Fn(&str) -> bool, _) = (&in_blocks, Residual::Sequential);
     Side { names, norm_bias: true, bias, conv: false, act, rope: Some(rope), residual }.decoder(sizes)
