@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 use ggufsmith_arch::Decoder;
+use ggufsmith_arch::decoder::Rope;
 use ggufsmith_checkpoint::{Checkpoint, ModelDir};
 use ggufsmith_core::TensorSource;
 use ggufsmith_gguf::{Limits, Shards};
@@ -52,7 +53,7 @@ fn run((decoder, weights): (Decoder, Weights), ids: &[u32]) -> Vec<f32> {
     let model = Model::new(decoder, weights, Box::new(Gemm), ids.len()).unwrap();
     let batch = Batch::of_lengths([ids.len()]);
     let mut buffers = Buffers::default();
-    let mut hidden = model.embed(ids).unwrap();
+    let mut hidden = model.embed(&batch, ids).unwrap();
     for layer in 0..model.decoder().layers.len() {
         model.layer(layer, &batch, &mut hidden, None, &mut buffers).unwrap();
     }
@@ -78,23 +79,27 @@ fn both_sides_compute_what_transformers_computes() {
     }
 }
 
+fn ropes(decoder: &mut Decoder) -> impl Iterator<Item = &mut Rope> {
+    decoder.layers.iter_mut().filter_map(|layer| layer.attn.rope.as_mut())
+}
+
 /// Each field of a description matters: with any of them changed the logits leave the tolerance.
 #[test]
 fn a_wrong_description_is_seen() {
     type Change = fn(&mut Decoder);
     let changes: [(&str, Change); 5] = [
         ("rope layout", |d| {
-            d.layers.iter_mut().for_each(|l| l.attn.rope.layout = ggufsmith_arch::decoder::RopeLayout::Pairs);
+            ropes(d).for_each(|rope| rope.layout = ggufsmith_arch::decoder::RopeLayout::Pairs);
         }),
         ("rope base", |d| {
-            for layer in &mut d.layers {
-                let n = layer.attn.rope.inv_freq.len() as f64;
-                for (i, freq) in layer.attn.rope.inv_freq.iter_mut().enumerate() {
+            for rope in ropes(d) {
+                let n = rope.inv_freq.len() as f64;
+                for (i, freq) in rope.inv_freq.iter_mut().enumerate() {
                     *freq *= 2f64.powf(i as f64 / n);
                 }
             }
         }),
-        ("magnitude", |d| d.layers.iter_mut().for_each(|l| l.attn.rope.magnitude = 1.2)),
+        ("magnitude", |d| ropes(d).for_each(|rope| rope.magnitude = 1.2)),
         ("layers exchanged", |d| d.layers.swap(0, 1)),
         ("window", |d| d.layers.iter_mut().for_each(|l| l.attn.window = Some(4))),
     ];
