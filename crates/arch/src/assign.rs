@@ -1,6 +1,6 @@
 //! Every source tensor of a checkpoint to its place in the output.
 
-use crate::tensors::{Dims, EXPERT, Name, Need, Row, Table, fill, is_per_layer, keep_f32};
+use crate::tensors::{Dim, Dims, EXPERT, Name, Need, Row, Table, fill, is_per_layer, keep_f32};
 use crate::{ArchError, Config, OutputTensor, parts};
 use ggufsmith_core::{TensorExpr, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
@@ -35,7 +35,7 @@ pub(crate) fn assign(
     tensors: &[TensorInfo],
 ) -> Result<Assigned, ArchError> {
     let mut assigning =
-        Assigning { table, dims, n_layer, config, sources: HashMap::new(), experts: BTreeMap::new(), unasked: Vec::new() };
+        Assigning { table, dims, n_layer, config, sources: HashMap::new(), stacks: BTreeMap::new(), unasked: Vec::new() };
     let mut assigned = Assigned::default();
     for info in tensors {
         let named = parts::canonical(config.class(), &info.name, table);
@@ -57,8 +57,8 @@ struct Assigning<'a> {
     config: &'a Config,
     /// The source of each output.
     sources: HashMap<String, &'a str>,
-    /// Experts of a layer, until all of them are there: by row and expert.
-    experts: BTreeMap<u32, BTreeMap<(usize, u32), &'a TensorInfo>>,
+    /// What is to be stacked (experts of a layer), until all of it is there: by layer and what is counted, then by row and number.
+    stacks: BTreeMap<(u32, Dim), BTreeMap<(usize, u32), &'a TensorInfo>>,
     unasked: Vec<Unasked>,
 }
 
@@ -84,36 +84,36 @@ impl<'a> Assigning<'a> {
                     let expr = row.output(vec![TensorExpr::Read(info.clone())], self.dims);
                     out.push(output(fill(row.gguf, layer), expr));
                 }
-                Some(expert) => self.place_expert((index, row), layer.unwrap_or(0), expert, info, out)?,
+                Some(number) => self.place_stacked((index, row), layer.unwrap_or(0), number, info, out)?,
             }
         }
         if known { Ok(()) } else { Err(ArchError::UnknownTensor { tensor: info.name.clone(), class }) }
     }
 
-    fn place_expert(
+    fn place_stacked(
         &mut self,
         (index, row): (usize, &'a Row),
         layer: u32,
-        expert: u32,
+        number: u32,
         info: &'a TensorInfo,
         out: &mut Vec<OutputTensor>,
     ) -> Result<(), ArchError> {
-        let n_expert = self.dims.n_expert;
-        if expert >= n_expert {
-            return Err(ArchError::ExpertBeyond { tensor: info.name.clone(), expert, n_expert });
+        let count = self.dims.of(row.each);
+        if u64::from(number) >= count {
+            let what = Dims::named(row.each);
+            return Err(ArchError::NumberBeyond { tensor: info.name.clone(), number, count, what });
         }
-        let found = self.experts.entry(layer).or_default();
-        if let Some(first) = found.insert((index, expert), info) {
+        let found = self.stacks.entry((layer, row.each)).or_default();
+        if let Some(first) = found.insert((index, number), info) {
             let (first, second) = (first.name.clone(), info.name.clone());
             return Err(ArchError::TensorTwice { first, second, output: fill(row.gguf, Some(layer)) });
         }
-        let stacked: Vec<_> = self.table.rows.iter().enumerate().filter(|(_, row)| row.is_expert()).collect();
-        if (found.len() as u64) < stacked.len() as u64 * u64::from(n_expert) {
+        if (found.len() as u64) < stacked(self.table, row.each).count() as u64 * count {
             return Ok(());
         }
-        // All are there: the keys of the map are then every row with every expert, in order.
-        let found = self.experts.remove(&layer).unwrap_or_default();
-        for (index, row) in stacked {
+        // All are there: the keys of the map are then every row with every number, in order.
+        let found = self.stacks.remove(&(layer, row.each)).unwrap_or_default();
+        for (index, row) in stacked(self.table, row.each) {
             let sources =
                 found.range((index, 0)..=(index, u32::MAX)).map(|(_, info)| TensorExpr::Read((*info).clone())).collect();
             self.claim(fill(row.gguf, Some(layer)), &info.name)?;
@@ -160,12 +160,12 @@ impl<'a> Assigning<'a> {
     /// No row that the config asks for is empty, and no stack of experts incomplete.
     fn check_complete(&self) -> Result<(), ArchError> {
         let class = self.config.class().name;
-        if let Some((layer, found)) = self.experts.iter().next() {
-            let stacked = self.table.rows.iter().enumerate().filter(|(_, row)| row.is_expert());
-            let mut wanted = stacked.flat_map(|(index, row)| (0..self.dims.n_expert).map(move |expert| (index, row, expert)));
-            if let Some((_, row, expert)) = wanted.find(|(index, _, expert)| !found.contains_key(&(*index, *expert))) {
-                let tensor = fill(row.hf, Some(*layer)).replace(EXPERT, &expert.to_string());
-                let because = format!(" (layer {layer} has {} tensors of its {} experts)", found.len(), self.dims.n_expert);
+        if let Some(((layer, each), found)) = self.stacks.iter().next() {
+            let count = self.dims.of(*each);
+            let mut wanted = stacked(self.table, *each).flat_map(|(index, row)| (0..count).map(move |n| (index, row, n as u32)));
+            if let Some((_, row, number)) = wanted.find(|(index, _, number)| !found.contains_key(&(*index, *number))) {
+                let tensor = fill(row.hf, Some(*layer)).replace(EXPERT, &number.to_string());
+                let because = format!(" (layer {layer} has {} such tensors, {} is {count})", found.len(), Dims::named(*each));
                 return Err(ArchError::MissingTensor { tensor, class, because });
             }
         }
@@ -183,6 +183,11 @@ impl<'a> Assigning<'a> {
         }
         Ok(())
     }
+}
+
+/// The rows whose tensors are stacked, as many as `each` says, with their places in the table.
+fn stacked(table: &Table, each: Dim) -> impl Iterator<Item = (usize, &Row)> {
+    table.rows.iter().enumerate().filter(move |(_, row)| row.is_expert() && row.each == each)
 }
 
 fn output(name: String, expr: TensorExpr) -> OutputTensor {

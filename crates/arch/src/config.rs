@@ -68,6 +68,12 @@ impl Config {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// The same with one key set.
+    pub(crate) fn with(mut self, key: &str, value: Value) -> Self {
+        self.map.insert(key.to_owned(), value);
+        self
+    }
+
     /// Keys and values, null ones included.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.map.iter().map(|(key, value)| (key.as_str(), value))

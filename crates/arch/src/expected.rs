@@ -1,7 +1,7 @@
 //! What llama.cpp's loader asks of a file: keys with their types, and tensors with their shapes, by the file's own metadata.
 
 use crate::Family;
-use crate::tensors::{Dim, Dims, Need, Row, Rows, fill, is_per_layer};
+use crate::tensors::{Dims, Need, Row, Rows, fill, is_per_layer};
 use std::collections::BTreeSet;
 
 /// The type that a key must have.
@@ -175,7 +175,7 @@ fn shape(row: &Row, dims: &Dims) -> Vec<u64> {
         Rows::Same | Rows::PairsQ | Rows::PairsK | Rows::PlusOne | Rows::By(_) => {}
     }
     if row.is_expert() {
-        shape.insert(0, dims.of(Dim::Experts));
+        shape.insert(0, dims.of(row.each));
     }
     shape
 }

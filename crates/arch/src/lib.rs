@@ -6,17 +6,25 @@
 #![forbid(unsafe_code)]
 
 mod assign;
+mod classic;
+mod classic_export;
+mod cohere2;
+mod command_r;
 mod config;
 pub mod decoder;
 mod error;
 pub mod expected;
 mod export;
+mod falcon;
 mod family;
 mod frequencies;
+mod fused;
 mod gated;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gpt2;
+mod gptneox;
 mod granite;
 mod hparams;
 mod keys;
@@ -26,13 +34,17 @@ mod nearest;
 mod olmo;
 mod olmo2;
 mod parts;
+mod phi2;
 mod phi3;
 mod qwen2;
 mod qwen2moe;
 mod qwen3;
 mod qwen3moe;
 mod rope;
+mod sizes;
 mod smollm3;
+mod stablelm;
+mod starcoder2;
 mod tensors;
 
 pub use config::Config;
@@ -63,6 +75,14 @@ pub static FAMILIES: &[&dyn Family] = &[
     &gemma::Gemma,
     &gemma2::Gemma2,
     &gemma3::Gemma3,
+    &gpt2::Gpt2,
+    &gptneox::GptNeoX,
+    &stablelm::StableLm,
+    &falcon::Falcon,
+    &phi2::Phi2,
+    &starcoder2::StarCoder2,
+    &command_r::CommandR,
+    &cohere2::Cohere2,
 ];
 
 /// How a config is read.

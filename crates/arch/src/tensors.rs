@@ -4,7 +4,7 @@ use crate::{ArchError, Config};
 use ggufsmith_core::TensorExpr;
 
 /// A dimension that the config determines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Dim {
     /// Embedding rows.
     Vocab,
@@ -188,11 +188,13 @@ pub(crate) struct Row {
     pub(crate) shape: &'static [Dim],
     pub(crate) rows: Rows,
     pub(crate) need: Need,
+    /// How many there are to stack, where `{e}` is in the name.
+    pub(crate) each: Dim,
 }
 
 /// A tensor of every model whose rows keep their order; the methods of [`Row`] say what is different.
 pub(crate) const fn row(hf: &'static str, gguf: &'static str, shape: &'static [Dim]) -> Row {
-    Row { hf, gguf, shape, rows: Rows::Same, need: Need::Always }
+    Row { hf, gguf, shape, rows: Rows::Same, need: Need::Always, each: Dim::Experts }
 }
 
 impl Row {
@@ -202,6 +204,11 @@ impl Row {
 
     pub(crate) const fn need(self, need: Need) -> Row {
         Row { need, ..self }
+    }
+
+    /// `{e}` stands for something else than the expert.
+    pub(crate) const fn each(self, each: Dim) -> Row {
+        Row { each, ..self }
     }
 
     pub(crate) const fn only_if(self, key: &'static str) -> Row {
