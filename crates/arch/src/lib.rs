@@ -33,6 +33,7 @@ mod mistral3;
 mod nearest;
 mod olmo;
 mod olmo2;
+mod olmoe;
 mod parts;
 mod phi2;
 mod phi3;
@@ -41,6 +42,7 @@ mod qwen2moe;
 mod qwen3;
 mod qwen3moe;
 mod rope;
+mod seed_oss;
 mod sizes;
 mod smollm3;
 mod stablelm;
@@ -71,6 +73,8 @@ pub static FAMILIES: &[&dyn Family] = &[
     &qwen3moe::Qwen3Moe,
     &olmo::Olmo,
     &olmo2::Olmo2,
+    &olmoe::Olmoe,
+    &seed_oss::SeedOss,
     &phi3::Phi3,
     &gemma::Gemma,
     &gemma2::Gemma2,

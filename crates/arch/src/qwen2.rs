@@ -22,7 +22,7 @@ static ABOUT: About = About {
     classes: &[
         Class::of("Qwen2ForCausalLM", "qwen2"),
         Class::bare("Qwen2Model", "qwen2"),
-        Class::of("KORMoForCausalLM", "kormo"),
+        Class::of("DotsOCRForCausalLM", "dots_ocr").wrapping("qwen2"),
         Class::of("Qwen2AudioForConditionalGeneration", "qwen2_audio").wrapping("qwen2"),
         Class::of("AudioFlamingo3ForConditionalGeneration", "audioflamingo3").wrapping("qwen2"),
     ],
