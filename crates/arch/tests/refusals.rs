@@ -349,6 +349,25 @@ fn a_tower_of_a_class_that_wraps_nothing_is_unknown() {
     assert!(matches!(error, ArchError::KeyValue { key, .. } if key == "text_config"));
 }
 
+/// Qwen 2 has biases; KORMo, which is converted as one, has none, and other names for its norms.
+#[test]
+fn two_ways_of_naming_a_norm() {
+    let (mut config, mut tensors) = llama();
+    config["architectures"] = json!(["Qwen2ForCausalLM"]);
+    config["model_type"] = json!("qwen2");
+    let error = refused(describe(&config, &tensors, &Options::default()));
+    assert!(matches!(&error, ArchError::MissingTensor { tensor, .. } if tensor.ends_with("q_proj.bias")), "{error}");
+    config["architectures"] = json!(["KORMoForCausalLM"]);
+    for tensor in &mut tensors {
+        tensor.name = tensor.name.replace("input_layernorm", "pre_attention_layernorm");
+        tensor.name = tensor.name.replace("post_attention_layernorm", "pre_mlp_layernorm");
+    }
+    let model = describe(&config, &tensors, &Options::default()).unwrap();
+    for name in ["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"] {
+        assert!(model.tensors.iter().any(|tensor| tensor.name == name), "{name}");
+    }
+}
+
 /// A class that nobody knows, taken for a Llama on the user's word, gets no defaults and is warned of.
 #[test]
 fn a_class_on_the_users_word() {
