@@ -56,17 +56,17 @@ impl Sizes {
     /// # Errors
     /// [`ArchError::KeyValue`]: heads do not divide the width, key heads not the heads, or an odd number of elements turns.
     pub(crate) fn checked(self, config: &Config, heads: &str, kv_heads: &str) -> Result<Self, ArchError> {
-        if self.n_head == 0 || self.n_embd % self.n_head != 0 {
+        if self.n_head == 0 || !self.n_embd.is_multiple_of(self.n_head) {
             return Err(config.wrong(heads, "a divisor of the model's width", &self.n_head.into()));
         }
-        if self.n_head_kv == 0 || self.n_head % self.n_head_kv != 0 {
+        if self.n_head_kv == 0 || !self.n_head.is_multiple_of(self.n_head_kv) {
             return Err(config.wrong(kv_heads, "a divisor of the number of heads", &self.n_head_kv.into()));
         }
         if let Some(own) = config.opt_u32("head_dim")?.filter(|&own| own != self.head_dim()) {
             let expected = "the model's width by the number of heads: the engine has no other size in this architecture";
             return Err(config.wrong("head_dim", expected, &own.into()));
         }
-        if self.n_rot % 2 != 0 || self.n_rot > self.head_dim() {
+        if !self.n_rot.is_multiple_of(2) || self.n_rot > self.head_dim() {
             let expected = "such that an even number of a head's elements turns";
             return Err(config.wrong("partial_rotary_factor", expected, &self.n_rot.into()));
         }
