@@ -29,13 +29,7 @@ pub(super) fn vocabulary(
     let tokens = without_repetitions(tokens, auto.base);
     let pre = pre::find(&auto, json, given, warnings)?;
 
-    if vocab_size > 0 {
-        let added = auto.added.iter().map(|(id, token)| (&token.content, id));
-        let highest = tokens.iter().map(|(token, id)| (token, id)).chain(added).max_by_key(|(_, id)| **id);
-        if let Some((token, &id)) = highest.filter(|(_, id)| u64::from(**id) >= vocab_size) {
-            return Err(TokenizerError::IdOutOfRange { file: FILE, token: token.clone(), id: id.into(), vocab_size });
-        }
-    }
+    check_range(&tokens, &auto.added, vocab_size)?;
     let mut slots = slots(tokens, &auto.added)?;
     if vocab_size > 0 {
         // Not larger than MAX_TOKENS: `build` has looked.
@@ -58,6 +52,16 @@ pub(super) fn vocabulary(
         }
     }
     Ok(Found { vocabulary: out, pre })
+}
+
+/// Every id has to have a row in the embedding; `vocab_size` 0: not known.
+pub(super) fn check_range(tokens: &[(String, u32)], added: &[(u32, AddedToken)], vocab_size: u64) -> Result<(), TokenizerError> {
+    let added = added.iter().map(|(id, token)| (&token.content, id));
+    let highest = tokens.iter().map(|(token, id)| (token, id)).chain(added).max_by_key(|(_, id)| **id);
+    match highest.filter(|(_, id)| vocab_size > 0 && u64::from(**id) >= vocab_size) {
+        Some((token, &id)) => Err(TokenizerError::IdOutOfRange { file: FILE, token: token.clone(), id: id.into(), vocab_size }),
+        None => Ok(()),
+    }
 }
 
 fn missing() -> TokenizerError {

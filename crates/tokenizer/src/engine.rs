@@ -46,7 +46,8 @@ fn bpe(model: &Model, tokens: EngineVocab, merges: Vec<(String, String)>) -> Res
     builder.build().map_err(|e| e.to_string())
 }
 
-fn pairs(merges: &Merges) -> Result<Vec<(String, String)>, TokenizerError> {
+/// The merges as pairs of tokens.
+pub(super) fn pairs(merges: &Merges) -> Result<Vec<(String, String)>, TokenizerError> {
     match merges {
         Merges::Missing => Ok(Vec::new()),
         Merges::Pairs(list) => Ok(list.clone()),

@@ -9,6 +9,8 @@
 //! | `tokenizer.json`, BPE with byte fallback | `llama` | `byte_fallback` |
 //! | `tokenizer.json`, byte-level BPE | `gpt2` | `bpe` |
 //!
+//! Which of them is looked for first, and what a family adds, is a [`VocabRoute`] (module `routes`).
+//!
 //! Text becomes tokens on both sides: [`SourceTokenizer`] encodes as the source does, [`GgufTokenizer`] as llama.cpp does with nothing
 //! but the metadata.
 //!
@@ -30,6 +32,7 @@ mod gguf;
 mod json;
 mod pre;
 mod python;
+mod routes;
 mod sentencepiece;
 mod source;
 mod special;
@@ -49,7 +52,7 @@ use ggufsmith_arch::VocabRoute;
 use ggufsmith_checkpoint::ModelDir;
 use ggufsmith_gguf::Value;
 use pre::Pre;
-use special::SpecialVocab;
+use routes::Output;
 use vocabulary::{TokenType, Vocabulary, looks_special};
 
 /// The largest vocabulary that is read or written; the largest in use has 262,400 tokens.
@@ -99,106 +102,10 @@ pub fn build(dir: &ModelDir, request: &Request) -> Result<Tokenizer, TokenizerEr
     }
     let mut files = Files::read(dir, request)?;
     let mut out = Output { metadata: Vec::new(), warnings: Vec::new() };
-    let (model, pre) = match request.route {
-        VocabRoute::Llama => out.llama(&mut files, request, given)?,
-        VocabRoute::Bpe => out.bpe(&mut files, request, given)?,
-    };
+    let (model, pre) = out.fill(&mut files, request, given)?;
     let Pre { name, source, hash } = pre;
     let Output { metadata, warnings } = out;
     Ok(Tokenizer { metadata, model, pre: name.to_owned(), pre_source: source, pre_hash: hash, warnings })
-}
-
-/// `tokenizer.ggml.model` and `tokenizer.ggml.pre`.
-type Names = (&'static str, Pre);
-
-struct Output {
-    metadata: Vec<(String, Value)>,
-    warnings: Vec<String>,
-}
-
-impl Output {
-    fn llama(&mut self, files: &mut Files, request: &Request, given: Option<&'static str>) -> Result<Names, TokenizerError> {
-        if files.tokenizer_json.is_none() && files.dir.bytes("tekken.json")?.is_some() {
-            return Err(TokenizerError::Unsupported {
-                what: Unsupported::Tekken,
-                supported: "tokenizer.json and tokenizer.model, both of which transformers can write",
-            });
-        }
-        if let Some(config) = &files.tokenizer_config {
-            match config.get("add_prefix_space") {
-                None | Some(serde_json::Value::Null) => {}
-                Some(&serde_json::Value::Bool(flag)) => set(&mut self.metadata, "tokenizer.ggml.add_space_prefix", flag),
-                Some(other) => {
-                    return Err(TokenizerError::Type {
-                        file: "tokenizer_config.json",
-                        key: "add_prefix_space".into(),
-                        expected: "a boolean",
-                        found: Kind::of(other),
-                    });
-                }
-            }
-            if config.get("tokenizer_class").and_then(serde_json::Value::as_str) == Some("HybridDNATokenizer") {
-                return Err(TokenizerError::Unsupported {
-                    what: Unsupported::Class("HybridDNATokenizer".into()),
-                    supported: "byte-level BPE and SentencePiece tokenizers",
-                });
-            }
-        }
-        let kind = if let Some(model) = files.dir.bytes("tokenizer.model")? {
-            let vocabulary = spm::vocabulary(files, &model, request.vocab_size, &mut self.warnings)?;
-            self.sentencepiece_like(files, vocabulary, given)?
-        } else if files.tokenizer_json.as_ref().is_some_and(byte_fallback::accepts) {
-            let vocabulary = byte_fallback::vocabulary(files, &mut self.warnings)?;
-            self.sentencepiece_like(files, vocabulary, given)?
-        } else {
-            self.bpe(files, request, given)?
-        };
-        // The converter takes these two numbers for Code Llama and for Granite's code models; SmolLM's 49,152 is caught, too.
-        if request.vocab_size == 32016 {
-            let mut special = SpecialVocab::load(files, &["prefix", "suffix", "middle", "eot"], false, None)?;
-            for (kind, id) in [("prefix", 32007), ("suffix", 32008), ("middle", 32009), ("eot", 32010)] {
-                special.set_id(kind, &id.into(), None, "Code Llama's vocabulary", kind)?;
-            }
-            special.write(&mut self.metadata);
-        }
-        if request.vocab_size == 49152 {
-            set(&mut self.metadata, "tokenizer.ggml.add_bos_token", false);
-        }
-        Ok(kind)
-    }
-
-    fn sentencepiece_like(
-        &mut self,
-        files: &mut Files,
-        vocabulary: Vocabulary,
-        given: Option<&'static str>,
-    ) -> Result<Names, TokenizerError> {
-        if let Some(name) = given.filter(|&name| name != "default") {
-            self.warnings.push(format!("--pre {name} is ignored: a SentencePiece vocabulary has no pre-tokenizer"));
-        }
-        let tokens = vocabulary.len();
-        set(&mut self.metadata, "tokenizer.ggml.model", "llama");
-        set(&mut self.metadata, "tokenizer.ggml.pre", "default");
-        vocabulary.write(true, &mut self.metadata)?;
-        self.special(files, false, Some(tokens))?;
-        Ok(("llama", Pre { name: "default", source: PreSource::Fixed, hash: None }))
-    }
-
-    fn bpe(&mut self, files: &mut Files, request: &Request, given: Option<&'static str>) -> Result<Names, TokenizerError> {
-        let found = bpe::vocabulary(files, request.vocab_size, given, &mut self.warnings)?;
-        set(&mut self.metadata, "tokenizer.ggml.model", "gpt2");
-        set(&mut self.metadata, "tokenizer.ggml.pre", found.pre.name);
-        found.vocabulary.write(false, &mut self.metadata)?;
-        self.special(files, true, None)?;
-        Ok(("gpt2", found.pre))
-    }
-
-    fn special(&mut self, files: &mut Files, merges: bool, tokens: Option<usize>) -> Result<(), TokenizerError> {
-        let mut special = SpecialVocab::load(files, special::KINDS, merges, tokens)?;
-        self.warnings.append(&mut special.warnings);
-        special.write(&mut self.metadata);
-        Ok(())
-    }
 }
 
 /// Append a key, or replace its value in place.

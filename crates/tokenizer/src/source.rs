@@ -36,7 +36,7 @@ impl SourceTokenizer {
         let mut warnings = Vec::new();
         let mut kind = "tokenizer.json";
         if files.tokenizer_json.is_none()
-            && matches!(request.route, VocabRoute::Llama)
+            && !matches!(request.route, VocabRoute::Bpe)
             && let Some(model) = dir.bytes("tokenizer.model")?
         {
             kind = PIECES;

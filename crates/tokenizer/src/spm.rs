@@ -1,4 +1,4 @@
-//! The vocabulary of a `tokenizer.model`: the converter's `_create_vocab_sentencepiece`.
+//! The vocabulary of a `tokenizer.model`: the converter's `_create_vocab_sentencepiece`, and Phi-3's variant of it.
 
 use super::files::Files;
 use super::json::{self, Kind, truthy};
@@ -11,12 +11,22 @@ const ADDED_SCORE: f32 = -1000.0;
 /// Score of an id that nothing claims.
 const UNUSED_SCORE: f32 = -10000.0;
 
-/// Pieces, then added_tokens.json, then tokenizer_config.json's `added_tokens_decoder`, each over the one before; `vocab_size`
-/// ids in all (0: as many as there are pieces).
+/// What is made of the tokens that files beside the model add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// A token may look special although its file does not say so; spaces are spelled as such.
+    Common,
+    /// Tokens are as their files say; tokenizer.json's count, too.
+    Phi3,
+}
+
+/// Pieces, then added_tokens.json, then tokenizer_config.json's `added_tokens_decoder` (then tokenizer.json's `added_tokens`), each
+/// over the one before; `vocab_size` ids in all (0: as many as there are pieces).
 pub(super) fn vocabulary(
     files: &Files,
     model: &[u8],
     vocab_size: u64,
+    dialect: Dialect,
     warnings: &mut Vec<String>,
 ) -> Result<Vocabulary, TokenizerError> {
     let pieces = sentencepiece::pieces(model)?;
@@ -44,7 +54,10 @@ pub(super) fn vocabulary(
         out.push(format!("[PAD{id}]"), UNUSED_SCORE, TokenType::Unused);
     }
     added_tokens_json(files, &mut out, warnings)?;
-    added_tokens_decoder(files, &mut out, warnings)?;
+    added_tokens_decoder(files, dialect, &mut out, warnings)?;
+    if dialect == Dialect::Phi3 {
+        added_tokens_of_json(files, &mut out)?;
+    }
     Ok(out)
 }
 
@@ -64,7 +77,12 @@ fn added_tokens_json(files: &Files, out: &mut Vocabulary, warnings: &mut Vec<Str
     Ok(())
 }
 
-fn added_tokens_decoder(files: &Files, out: &mut Vocabulary, warnings: &mut Vec<String>) -> Result<(), TokenizerError> {
+fn added_tokens_decoder(
+    files: &Files,
+    dialect: Dialect,
+    out: &mut Vocabulary,
+    warnings: &mut Vec<String>,
+) -> Result<(), TokenizerError> {
     const FILE: &str = "tokenizer_config.json";
     let wrong = |key: String, expected, found: &Value| TokenizerError::Type { file: FILE, key, expected, found: Kind::of(found) };
     let entries = match files.tokenizer_config.as_ref().and_then(|config| config.get("added_tokens_decoder")) {
@@ -86,12 +104,36 @@ fn added_tokens_decoder(files: &Files, out: &mut Vocabulary, warnings: &mut Vec<
             None => return Err(TokenizerError::NoKey { file: FILE, key: format!("{}.content", key()) }),
         };
         let Some(id) = in_range(number, content, FILE, out, warnings) else { continue };
-        if entry.get("special").is_some_and(truthy) || looks_special(content) {
+        let common = dialect == Dialect::Common;
+        if entry.get("special").is_some_and(truthy) || (common && looks_special(content)) {
             out.replace(id, content.clone(), ADDED_SCORE, TokenType::Control);
+        } else if !common {
+            out.replace(id, content.clone(), ADDED_SCORE, TokenType::UserDefined);
         } else {
             // Tokens of this type are matched in text before spaces become "▁".
             out.replace(id, content.replace('▁', " "), ADDED_SCORE, TokenType::UserDefined);
         }
+    }
+    Ok(())
+}
+
+/// The converter ends with an error where an id of this list is out of range.
+fn added_tokens_of_json(files: &Files, out: &mut Vocabulary) -> Result<(), TokenizerError> {
+    const FILE: &str = "tokenizer.json";
+    for (at, entry) in files.tokenizer_json.iter().flat_map(|json| &json.added_tokens).enumerate() {
+        let key = || format!("added_tokens[{at}]");
+        let (Some(content), Some(number)) =
+            (entry.get("content").and_then(Value::as_str), entry.get("id").and_then(Value::as_u64))
+        else {
+            let expected = "an object with `id` (an integer, 0 or more) and `content`";
+            return Err(TokenizerError::Type { file: FILE, key: key(), expected, found: Kind::of(entry) });
+        };
+        let Some(id) = usize::try_from(number).ok().filter(|&id| id < out.len()) else {
+            let (token, vocab_size) = (content.to_owned(), out.len() as u64);
+            return Err(TokenizerError::IdOutOfRange { file: FILE, token, id: number, vocab_size });
+        };
+        let special = entry.get("special").is_some_and(truthy);
+        out.replace(id, content.to_owned(), ADDED_SCORE, if special { TokenType::Control } else { TokenType::UserDefined });
     }
     Ok(())
 }

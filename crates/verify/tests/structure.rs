@@ -267,13 +267,32 @@ fn an_unknown_architecture_is_not_called_good() {
     gguf.metadata.set("mamba.block_count", 3u32);
     gguf.write(&other);
     assert_eq!((check(&other).status, check(&other).problems.len()), (Status::Failed, 1));
+}
 
+#[test]
+fn a_mixture_of_experts_is_checked_as_one() {
+    let fixture = |name: &str| fixture(&format!("tiny/{name}/f32.gguf"));
+    for name in ["mixtral", "qwen2moe", "qwen3moe", "olmoe"] {
+        let found = check(&fixture(name));
+        assert_eq!((found.status, found.problems.as_slice()), (Status::Passed, [].as_slice()), "{name}: {found:#?}");
+    }
+    // A dense model that says it has experts, and experts of another number than their tensors have.
+    let (out, file) = convert("bard", "Q8_0");
+    let bad = out.path().join("bad.gguf");
     let mut gguf = Edit::read(&file);
     gguf.metadata.set("llama.expert_count", 8u32);
-    gguf.write(&other);
-    let found = check(&other);
-    assert_eq!(found.status, Status::Skipped);
-    assert!(found.summary.contains("llama.expert_count is 8"), "{}", found.summary);
+    gguf.write(&bad);
+    let found = check(&bad);
+    assert!(found.problems.iter().any(|p| p.contains("llama.expert_used_count is 0")), "{found:#?}");
+    gguf.metadata.set("llama.expert_used_count", 2u32);
+    gguf.write(&bad);
+    let found = check(&bad);
+    assert!(found.problems.iter().any(|p| p.contains("ffn_gate_inp.weight is missing")), "{found:#?}");
+    let mut gguf = Edit::read(&fixture("mixtral"));
+    gguf.metadata.set("llama.expert_count", 3u32);
+    gguf.write(&bad);
+    let found = check(&bad);
+    assert!(found.problems.iter().any(|p| p.contains("by the file's keys and vocabulary it must be [3, ")), "{found:#?}");
 }
 
 #[test]

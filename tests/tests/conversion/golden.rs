@@ -5,6 +5,7 @@ use ggufsmith_tests::binary::{self, ggufsmith};
 use ggufsmith_tests::{fixture, json, outputs, reference, scratch};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What `convert_hf_to_gguf.py` writes itself, at least.
@@ -20,14 +21,16 @@ pub fn trials() -> Vec<Trial> {
         with_reference("golden::smollm2::two_threads", reference::smollm2(), |source| smollm2(source, 2)),
         plain("golden::bard", bard),
         plain("golden::a_flipped_bit_is_noticed", a_flipped_bit_is_noticed),
-        plain("golden::dtypes::f32_source", || dtypes("f32")),
-        plain("golden::dtypes::f16_source", || dtypes("f16")),
     ];
-    let folders = outputs::names(&fixture("tiny")).into_iter().filter(|name| fixture("tiny").join(name).is_dir());
-    trials.extend(folders.map(|name| {
-        let title = format!("golden::tiny::{name}");
-        Trial::test(title, move || tiny(&name).map_err(Failed::from))
-    }));
+    type Check = fn(&str) -> Result<(), String>;
+    for (group, check) in [("tiny", tiny as Check), ("dtypes", dtypes)] {
+        let folders =
+            outputs::names(&fixture(group)).into_iter().filter(|name| fixture(group).join(name).join("sha256.txt").is_file());
+        trials.extend(folders.map(|name| {
+            let title = format!("golden::{group}::{name}");
+            Trial::test(title, move || check(&name).map_err(Failed::from))
+        }));
+    }
     trials
 }
 
@@ -107,26 +110,27 @@ fn tiny(name: &str) -> Result<(), String> {
     convert(&folder.join("hf"), &all, &["--model-name", name])
 }
 
-/// Lines `convert TYPE sha256` and `quantize-from-WORDS TYPE sha256`.
-fn dtypes(words: &str) -> Result<(), String> {
-    let folder = fixture("dtypes").join(format!("llama-256-{words}"));
+/// Lines `convert TYPE sha256` and `quantize-from-WORDS TYPE sha256`; every one is compared.
+fn dtypes(name: &str) -> Result<(), String> {
+    let folder = fixture("dtypes").join(name);
     let lines = std::fs::read_to_string(folder.join("sha256.txt")).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let of = |tool: &str, types: &[&str]| -> Result<Vec<_>, String> {
-        let fields = lines.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let wanted = fields.filter(|f| f.len() == 3 && f[0] == tool && types.iter().any(|t| t.eq_ignore_ascii_case(f[1])));
-        let found: Vec<_> = wanted.map(|f| (f[1].to_owned(), f[2].to_owned())).collect();
-        if found.len() == types.len() { Ok(found) } else { Err(format!("{found:?} for {tool} {types:?}")) }
-    };
-    let own = of(&format!("quantize-from-{words}"), &["Q4_0"])?;
-    let mut all = of("convert", CONVERTER)?;
-    all.extend(own);
-    convert(&folder.join("hf"), &all, &["--model-name", "llama-256"])?;
-    for via in ["f32", "f16", "bf16"] {
-        let all = of(&format!("quantize-from-{via}"), &["Q4_0"])?;
-        convert(&folder.join("hf"), &all, &["--model-name", "llama-256", "--via", via])
-            .map_err(|e| format!("--via {via}: {e}"))?;
+    let mut tools: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
+    for line in lines.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [tool, file_type, sha256] = fields[..] else { return Err(format!("{line:?}")) };
+        tools.entry(tool).or_default().push((file_type.to_owned(), sha256.to_owned()));
     }
-    Ok(())
+    let model = name.rsplit_once('-').map_or(name, |(model, _)| model);
+    for (tool, all) in &tools {
+        let mut extra = vec!["--model-name", model];
+        match (*tool, tool.strip_prefix("quantize-from-")) {
+            ("convert", _) => {}
+            (_, Some(via)) => extra.extend(["--via", via]),
+            _ => return Err(format!("no tool {tool}")),
+        }
+        convert(&folder.join("hf"), all, &extra).map_err(|e| format!("{tool}: {e}"))?;
+    }
+    if tools.len() < 3 { Err(format!("only {:?}", tools.keys())) } else { Ok(()) }
 }
 
 /// The checker itself: one wrong bit in one of two files must be reported, for that file only.

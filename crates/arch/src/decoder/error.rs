@@ -15,6 +15,8 @@ pub enum DecoderError {
     Value { key: String, expected: String, found: String },
     #[error("the architecture {name:?} has no forward pass here; there is one for {}", supported.join(", "))]
     Architecture { name: String, supported: Vec<&'static str> },
+    #[error("the architecture {arch} has no forward pass here yet")]
+    NoForwardPass { arch: &'static str },
     #[error("{what} is not computed here: {why}")]
     Unsupported { what: String, why: &'static str },
 }
