@@ -9,7 +9,6 @@
 
 mod error;
 mod refs;
-mod rename;
 mod tensors;
 
 pub use error::DecoderError;
