@@ -37,6 +37,7 @@ static ABOUT: About = About {
             "norm_topk_prob",
             "num_experts",
             "num_experts_per_tok",
+            "num_local_experts",
             "qkv_bias",
             "shared_expert_intermediate_size",
             "sliding_window",
@@ -152,7 +153,9 @@ pub(crate) fn read(config: &Config) -> Result<(TextParams, Dims), ArchError> {
         return Err(config.wrong("mlp_only_layers", "empty: the engine expects experts in every layer", &layers.into()));
     }
     let mut params = TextParams::read(config, Reads::Plain)?;
-    params.experts = Some(Experts::read(config, "num_experts")?);
+    // transformers 5 saves it under Mixtral's name.
+    let count = if config.get("num_local_experts").is_some() { "num_local_experts" } else { "num_experts" };
+    params.experts = Some(Experts::read(config, count)?);
     let dims = Dims { expert_ff: config.positive_u32("moe_intermediate_size")?, ..params.dims() };
     Ok((params, dims))
 }

@@ -35,6 +35,7 @@ static ABOUT: About = About {
             "norm_topk_prob",
             "num_experts",
             "num_experts_per_tok",
+            "num_local_experts",
             "sliding_window",
             "use_sliding_window",
         ),
