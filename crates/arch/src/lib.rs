@@ -90,8 +90,6 @@ pub static FAMILIES: &[&dyn Family] = &[
 pub struct Options {
     /// A config.json key that the family does not know is an error, not a warning.
     pub strict_config: bool,
-    /// Take the model for one of this class, whatever class its config.json names.
-    pub class: Option<&'static Class>,
 }
 
 /// The family and class entry for a class name of config.json's `architectures`.
@@ -119,7 +117,7 @@ pub fn class_names() -> impl Iterator<Item = &'static str> {
 /// [`ArchError`]: the class is unknown, a config key is missing, wrong or would be ignored although it matters, a tensor maps to
 /// nothing or twice, is missing, or has a shape that the config does not allow.
 pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Result<Model, ArchError> {
-    let (family, config) = choose(config, options.class)?;
+    let (family, config) = choose(config)?;
     let mut warnings = Vec::new();
     if config.filled().is_none() {
         let (name, model_type) = (config.class().name, config.opt_str("model_type")?.unwrap_or("(none)"));
@@ -134,7 +132,7 @@ pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Re
 /// # Errors
 /// [`DecoderError`]: the class is unknown, a key is missing or wrong, or there is no forward pass for what it asks.
 pub fn decoder(config: &Value, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
-    let (family, config) = choose(config, None)?;
+    let (family, config) = choose(config)?;
     if !config.class().head {
         let why = "it has no head, so no logits";
         return Err(DecoderError::Unsupported { what: config.class().name.to_owned(), why });
@@ -158,9 +156,8 @@ pub fn decoder_of_gguf(metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Resul
     family.decoder_of_gguf(metadata, has)
 }
 
-/// The family of a config.json, and the config with the defaults of its `model_type` filled in. `given`: the class, where it is not
-/// to be the one that config.json names.
-fn choose(config: &Value, given: Option<&'static Class>) -> Result<(&'static dyn Family, Config), ArchError> {
+/// The family of a config.json, and the config with the defaults of its `model_type` filled in.
+fn choose(config: &Value) -> Result<(&'static dyn Family, Config), ArchError> {
     let find = |name: &str| {
         by_class(name).ok_or_else(|| ArchError::UnknownClass {
             class: name.to_owned(),
@@ -168,12 +165,9 @@ fn choose(config: &Value, given: Option<&'static Class>) -> Result<(&'static dyn
             nearest: nearest(name, class_names()),
         })
     };
-    let (mut family, class) = find(match given {
-        Some(class) => class.name,
-        None => class_name(config)?,
-    })?;
+    let (mut family, class) = find(class_name(config)?)?;
     // The text model of a wrapper may be of any class; where it names one, that decides.
-    if let (Some(_), None, Ok(text)) = (class.text, given, class_name(&config[config::TEXT])) {
+    if let (Some(_), Ok(text)) = (class.text, class_name(&config[config::TEXT])) {
         family = find(text)?.0;
     }
     let defaults_of = |model_type: &str| {

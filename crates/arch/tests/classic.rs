@@ -20,7 +20,7 @@ fn tiny(name: &str) -> (Json, Vec<TensorInfo>) {
 }
 
 fn described(config: &Json, tensors: &[TensorInfo]) -> Result<Model, ArchError> {
-    describe(config, tensors, &Options { strict_config: true, ..Options::default() })
+    describe(config, tensors, &Options { strict_config: true })
 }
 
 /// A tiny model with some keys changed; null takes a key away.

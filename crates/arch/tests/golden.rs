@@ -61,7 +61,7 @@ fn open(name: &str) -> (Checkpoint, Model) {
 fn open_in(folder: &str, name: &str) -> (Checkpoint, Model) {
     let dir = ModelDir::open(&fixture(&format!("{folder}/{name}/hf"))).unwrap();
     let source = Checkpoint::open(&dir).unwrap();
-    let model = describe(dir.config(), source.tensors(), &Options { strict_config: true, ..Options::default() }).unwrap();
+    let model = describe(dir.config(), source.tensors(), &Options { strict_config: true }).unwrap();
     (source, model)
 }
 

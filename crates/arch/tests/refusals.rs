@@ -154,7 +154,7 @@ fn an_unknown_key_is_a_warning_and_with_strict_an_error() {
     let (mut config, tensors) = llama();
     config["some_note"] = json!("x");
     assert_eq!(describe(&config, &tensors, &Options::default()).unwrap().warnings.len(), 1);
-    let error = refused(describe(&config, &tensors, &Options { strict_config: true, ..Options::default() }));
+    let error = refused(describe(&config, &tensors, &Options { strict_config: true }));
     assert!(matches!(error, ArchError::UnknownKeys { keys, .. } if keys == ["some_note"]));
 }
 

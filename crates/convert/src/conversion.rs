@@ -132,7 +132,7 @@ impl Conversion {
     pub fn prepare(dir: &Path, options: &Options) -> Result<Self, ConvertError> {
         let dir = ModelDir::open_with(dir, options.open.clone())?;
         let checkpoint = Checkpoint::open(&dir)?;
-        let describe = ggufsmith_arch::Options { strict_config: options.strict_config, ..Default::default() };
+        let describe = ggufsmith_arch::Options { strict_config: options.strict_config };
         let model = ggufsmith_arch::describe(dir.config(), checkpoint.tensors(), &describe)?;
         let request = tokenizer::Request {
             route: model.vocab,

@@ -111,7 +111,7 @@ fn widened(tensors: &Tensors) -> Tensors {
 fn hparams(dir: &Path) -> String {
     let dir = ModelDir::open(dir).unwrap();
     let checkpoint = Checkpoint::open(&dir).unwrap();
-    let strict = ggufsmith_arch::Options { strict_config: true, ..Options::default() };
+    let strict = ggufsmith_arch::Options { strict_config: true };
     format!("{:?}", ggufsmith_arch::describe(dir.config(), checkpoint.tensors(), &strict).unwrap().hparams)
 }
 
