@@ -50,6 +50,9 @@ pub(crate) fn assign(
     Ok(assigned)
 }
 
+/// Tensors to be stacked, by row and number.
+type Parts<'a> = BTreeMap<(usize, u32), &'a TensorInfo>;
+
 struct Assigning<'a> {
     table: &'a Table,
     dims: &'a Dims,
@@ -58,7 +61,7 @@ struct Assigning<'a> {
     /// The source of each output.
     sources: HashMap<String, &'a str>,
     /// What is to be stacked (experts of a layer), until all of it is there: by layer and what is counted, then by row and number.
-    stacks: BTreeMap<(u32, Dim), BTreeMap<(usize, u32), &'a TensorInfo>>,
+    stacks: BTreeMap<(u32, Dim), Parts<'a>>,
     unasked: Vec<Unasked>,
 }
 
@@ -148,7 +151,7 @@ impl<'a> Assigning<'a> {
             Need::When(_, what) => format!("otherwise ({what})"),
             Need::Experts(true) => "that there are no experts".to_owned(),
             Need::Experts(false) => format!("that there are {} experts", self.dims.n_expert),
-            Need::Always | Need::Optional => return Ok(()),
+            Need::Always => return Ok(()),
         };
         match self.unasked.iter_mut().find(|unasked| unasked.said == said) {
             Some(unasked) => unasked.count += 1,
@@ -223,7 +226,6 @@ impl Row {
             Need::Unless(key) => (!config.opt_bool(key)?.unwrap_or(false)).then(|| said(key, false)),
             Need::Experts(with) => ((dims.n_expert > 0) == with).then(String::new),
             Need::When(asks, what) => asks(config, layer)?.then(|| format!(" ({what})")),
-            Need::Optional => None,
         })
     }
 }

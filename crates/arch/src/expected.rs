@@ -134,7 +134,7 @@ pub fn expected_tensors(family: &dyn Family, sizes: &FileSizes) -> Vec<ExpectedT
         let required = match row.need {
             Need::Always => true,
             Need::Experts(with) => (sizes.experts.count > 0) == with,
-            Need::If(_) | Need::Unless(_) | Need::When(..) | Need::Optional => false,
+            Need::If(_) | Need::Unless(_) | Need::When(..) => false,
         };
         let mut push = |layer, block: &BlockSizes| {
             expected.push(ExpectedTensor { name: fill(row.gguf, layer), shape: shape(row, &dims(sizes, block)), required });

@@ -184,7 +184,7 @@ pub(crate) fn check_scale(config: &Config, params: &TextParams, layers_of_27b: u
 
 /// Which layers have a window, where that is not what the engine takes for granted: all but every `known`-th.
 pub(crate) fn pattern(arch: &str, config: &Config, n_layer: u32, known: u32) -> Result<Option<Hparam>, ArchError> {
-    let usual = |layer: u32| (layer + 1) % known != 0;
+    let usual = |layer: u32| !(layer + 1).is_multiple_of(known);
     let layers = hparams::windowed_layers(config, n_layer, usual)?;
     let differs = (0..n_layer).zip(&layers).any(|(layer, &windowed)| windowed != usual(layer));
     Ok(differs.then(|| Hparam::Set(format!("{arch}.attention.sliding_window_pattern"), layers.into())))

@@ -169,7 +169,7 @@ impl Phi {
         let share = params.rope.partial.unwrap_or(1.0);
         // As the reference converter has it: a whole number of elements of the stream, then of each head.
         let rotated = (share * f64::from(params.n_embd)) as u32 / params.n_head;
-        if rotated == 0 || rotated % 2 != 0 || rotated > params.head_dim {
+        if rotated == 0 || !rotated.is_multiple_of(2) || rotated > params.head_dim {
             return Err(config.wrong("partial_rotary_factor", "one that makes an even part of a head turn", &share.into()));
         }
         match &params.rope.scaling {

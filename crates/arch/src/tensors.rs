@@ -171,8 +171,6 @@ pub(crate) enum Need {
     Experts(bool),
     /// In the layers for which the function says so; the text says what it depends on.
     When(fn(&Config, u32) -> Result<bool, ArchError>, &'static str),
-    /// Anywhere, nowhere: the engine uses it where it is.
-    Optional,
 }
 
 /// One tensor of a family, or one of each layer: `{}` in the names stands for the layer, `{e}` in the checkpoint's for the expert;
