@@ -50,8 +50,8 @@ pub(crate) fn assign(
     Ok(assigned)
 }
 
-/// Tensors to be stacked, by row and number.
-type Parts<'a> = BTreeMap<(usize, u32), &'a TensorInfo>;
+/// What was found of a stack, by row and number.
+type Stack<'a> = BTreeMap<(usize, u32), &'a TensorInfo>;
 
 struct Assigning<'a> {
     table: &'a Table,
@@ -61,7 +61,7 @@ struct Assigning<'a> {
     /// The source of each output.
     sources: HashMap<String, &'a str>,
     /// What is to be stacked (experts of a layer), until all of it is there: by layer and what is counted, then by row and number.
-    stacks: BTreeMap<(u32, Dim), Parts<'a>>,
+    stacks: BTreeMap<(u32, Dim), Stack<'a>>,
     unasked: Vec<Unasked>,
 }
 

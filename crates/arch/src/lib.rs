@@ -4,6 +4,7 @@
 //! llama.cpp's order, the output tensors in the reference converter's order, each with the expression that makes it.
 //! [`describe`] picks the family by config.json's class name.
 #![forbid(unsafe_code)]
+#![allow(clippy::single_range_in_vec_init, reason = "lists of row ranges: one of them is one part")]
 
 mod assign;
 mod classic;
@@ -33,6 +34,7 @@ mod mistral3;
 mod nearest;
 mod olmo;
 mod olmo2;
+mod olmoe;
 mod parts;
 mod phi2;
 mod phi3;
@@ -41,6 +43,7 @@ mod qwen2moe;
 mod qwen3;
 mod qwen3moe;
 mod rope;
+mod seed_oss;
 mod sizes;
 mod smollm3;
 mod stablelm;
@@ -71,6 +74,8 @@ pub static FAMILIES: &[&dyn Family] = &[
     &qwen3moe::Qwen3Moe,
     &olmo::Olmo,
     &olmo2::Olmo2,
+    &olmoe::Olmoe,
+    &seed_oss::SeedOss,
     &phi3::Phi3,
     &gemma::Gemma,
     &gemma2::Gemma2,

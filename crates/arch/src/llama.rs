@@ -32,7 +32,6 @@ const CLASSES: &[Class] = &[
     Class::bare("LlamaModel", "llama"),
     Class::of("IQuestCoderForCausalLM", "iquestcoder"),
     Class::of("LlavaForConditionalGeneration", "llava").wrapping("llama"),
-    Class::of("VoxtralForConditionalGeneration", "voxtral").wrapping("llama"),
 ];
 
 const DEFAULTS: &[Defaults] = &[

@@ -9,7 +9,7 @@ use crate::hparams::{self, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Ff, Kv, Q, Vocab};
-use crate::tensors::{Table, row};
+use crate::tensors::{Need, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
@@ -22,7 +22,8 @@ static ABOUT: About = About {
     classes: &[
         Class::of("Qwen2ForCausalLM", "qwen2"),
         Class::bare("Qwen2Model", "qwen2"),
-        Class::of("KORMoForCausalLM", "kormo"),
+        Class::of(KORMO, "kormo"),
+        Class::of("DotsOCRForCausalLM", "dots_ocr").wrapping("qwen2"),
         Class::of("Qwen2AudioForConditionalGeneration", "qwen2_audio").wrapping("qwen2"),
         Class::of("AudioFlamingo3ForConditionalGeneration", "audioflamingo3").wrapping("qwen2"),
     ],
@@ -38,6 +39,12 @@ static ABOUT: About = About {
     file_keys: &[FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32)],
 };
 
+/// A class of the same computation without biases, with names of its own for the norms.
+const KORMO: &str = "KORMoForCausalLM";
+
+/// Queries, keys and values have biases in all classes but one.
+const BIAS: Need = Need::When(|config, _| Ok(config.class().name != KORMO), "Qwen 2 has biases");
+
 #[rustfmt::skip]
 const TABLE: Table = Table {
     rows: &[
@@ -46,13 +53,16 @@ const TABLE: Table = Table {
         row("lm_head.weight", "output.weight", &[Vocab, Embd]).unless("tie_word_embeddings"),
         row("model.layers.{}.input_layernorm.weight", "blk.{}.attn_norm.weight", &[Embd]),
         row("model.layers.{}.self_attn.q_proj.weight", "blk.{}.attn_q.weight", &[Q, Embd]),
-        row("model.layers.{}.self_attn.q_proj.bias", "blk.{}.attn_q.bias", &[Q]),
+        row("model.layers.{}.self_attn.q_proj.bias", "blk.{}.attn_q.bias", &[Q]).need(BIAS),
         row("model.layers.{}.self_attn.k_proj.weight", "blk.{}.attn_k.weight", &[Kv, Embd]),
-        row("model.layers.{}.self_attn.k_proj.bias", "blk.{}.attn_k.bias", &[Kv]),
+        row("model.layers.{}.self_attn.k_proj.bias", "blk.{}.attn_k.bias", &[Kv]).need(BIAS),
         row("model.layers.{}.self_attn.v_proj.weight", "blk.{}.attn_v.weight", &[Kv, Embd]),
-        row("model.layers.{}.self_attn.v_proj.bias", "blk.{}.attn_v.bias", &[Kv]),
+        row("model.layers.{}.self_attn.v_proj.bias", "blk.{}.attn_v.bias", &[Kv]).need(BIAS),
         row("model.layers.{}.self_attn.o_proj.weight", "blk.{}.attn_output.weight", &[Embd, Q]),
         row("model.layers.{}.post_attention_layernorm.weight", "blk.{}.ffn_norm.weight", &[Embd]),
+        // KORMo's names.
+        row("model.layers.{}.pre_attention_layernorm.weight", "blk.{}.attn_norm.weight", &[Embd]),
+        row("model.layers.{}.pre_mlp_layernorm.weight", "blk.{}.ffn_norm.weight", &[Embd]),
         row("model.layers.{}.mlp.gate_proj.weight", "blk.{}.ffn_gate.weight", &[Ff, Embd]),
         row("model.layers.{}.mlp.up_proj.weight", "blk.{}.ffn_up.weight", &[Ff, Embd]),
         row("model.layers.{}.mlp.down_proj.weight", "blk.{}.ffn_down.weight", &[Embd, Ff]),
@@ -76,6 +86,10 @@ impl Family for Qwen2 {
     }
 
     fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        if config.class().name == KORMO {
+            let why = "its code is not part of transformers";
+            return Err(DecoderError::Unsupported { what: KORMO.to_owned(), why });
+        }
         let params = read(config)?;
         let windows = windows(config, params.n_layer)?;
         let gated =

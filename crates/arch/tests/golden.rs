@@ -32,6 +32,8 @@ const MODELS: &[&str] = &[
     "phi3-long",
     "phi3-partial",
     "smollm3",
+    "seed-oss",
+    "olmoe",
     "gpt2",
     "gpt2-buffers",
     "gptneox",

@@ -283,3 +283,143 @@ fn tensors_that_the_config_does_not_ask_for_are_written_with_a_warning() {
     .unwrap();
     assert_eq!((model.tensors.len(), model.warnings.len()), (14, 1));
 }
+
+/// A one-layer Mixtral of two experts.
+fn mixtral() -> (Value, Vec<TensorInfo>) {
+    let (mut config, mut tensors) = llama();
+    config["architectures"] = json!(["MixtralForCausalLM"]);
+    config["model_type"] = json!("mixtral");
+    config["num_local_experts"] = json!(2);
+    config["num_experts_per_tok"] = json!(1);
+    tensors.retain(|info| !info.name.contains(".mlp."));
+    tensors.push(info("model.layers.0.block_sparse_moe.gate.weight", &[2, 32]));
+    for expert in 0..2 {
+        for (part, shape) in [("w1", [48, 32]), ("w2", [32, 48]), ("w3", [48, 32])] {
+            tensors.push(info(&format!("model.layers.0.block_sparse_moe.experts.{expert}.{part}.weight"), &shape));
+        }
+    }
+    (config, tensors)
+}
+
+#[test]
+fn experts_that_are_incomplete_too_many_or_stored_in_two_ways() {
+    let with = |change: &dyn Fn(&mut Value, &mut Vec<TensorInfo>)| {
+        let (mut config, mut tensors) = mixtral();
+        change(&mut config, &mut tensors);
+        describe(&config, &tensors, &Options::default())
+    };
+    let model = with(&|_, _| {}).unwrap();
+    let stack = model.tensors.iter().find(|tensor| tensor.name == "blk.0.ffn_down_exps.weight").unwrap();
+    assert_eq!((stack.expr.shape(), stack.expr.reads().len(), model.recipe.n_expert), (vec![2, 32, 48], 2, 2));
+    let (_, all) = mixtral();
+    for gone in all.iter().filter(|info| info.name.contains("experts")) {
+        let error = refused(with(&|_, tensors| tensors.retain(|info| info.name != gone.name)));
+        assert!(matches!(&error, ArchError::MissingTensor { tensor, .. } if *tensor == gone.name), "{error}");
+    }
+    let name = "model.layers.0.block_sparse_moe.experts.2.w1.weight";
+    let error = refused(with(&|_, tensors| tensors.push(info(name, &[48, 32]))));
+    assert!(matches!(&error, ArchError::NumberBeyond { tensor, .. } if tensor == name), "{error}");
+    let again = all.iter().position(|info| info.name.contains("experts.1.w2")).unwrap();
+    let error = refused(with(&|_, tensors| tensors.insert(again, all[again].clone())));
+    assert!(matches!(&error, ArchError::TensorTwice { first, second, .. } if first == second), "{error}");
+    let error = refused(with(&|_, tensors| tensors.push(info("model.layers.0.mlp.experts.down_proj", &[2, 32, 48]))));
+    assert!(matches!(&error, ArchError::TensorTwice { output, .. } if output == "blk.0.ffn_down_exps.weight"), "{error}");
+    let error = refused(with(&|config, _| config["num_experts_per_tok"] = json!(3)));
+    assert!(matches!(error, ArchError::KeyValue { key, .. } if key == "num_experts_per_tok"));
+}
+
+#[test]
+fn a_tower_of_a_class_that_wraps_nothing_is_unknown() {
+    let error = refused(with(|_, tensors| tensors.push(info("vision_tower.norm.weight", &[32]))));
+    assert!(matches!(&error, ArchError::UnknownTensor { tensor, .. } if tensor == "vision_tower.norm.weight"), "{error}");
+    // The same model inside a wrapper, its settings under text_config.
+    let (config, tensors) = llama();
+    let outer = json!({"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "text_config": config,
+        "vision_config": {"hidden_size": 8}, "image_token_index": 7});
+    let mut wrapped: Vec<_> =
+        tensors.iter().map(|inner| TensorInfo { name: format!("language_model.{}", inner.name), ..inner.clone() }).collect();
+    wrapped.push(info("vision_tower.norm.weight", &[8]));
+    let model = describe(&outer, &wrapped, &Options { strict_config: true }).unwrap();
+    assert_eq!((model.tensors.len(), model.dropped.len()), (12, 1));
+    let error = refused(describe(
+        &json!({"architectures": ["LlavaForConditionalGeneration"], "text_config": 7}),
+        &wrapped,
+        &Options::default(),
+    ));
+    assert!(matches!(error, ArchError::KeyValue { key, .. } if key == "text_config"));
+}
+
+/// Qwen 2 has biases; KORMo, which is converted as one, has none, and other names for its norms.
+#[test]
+fn two_ways_of_naming_a_norm() {
+    let (mut config, mut tensors) = llama();
+    config["architectures"] = json!(["Qwen2ForCausalLM"]);
+    config["model_type"] = json!("qwen2");
+    let error = refused(describe(&config, &tensors, &Options::default()));
+    assert!(matches!(&error, ArchError::MissingTensor { tensor, .. } if tensor.ends_with("q_proj.bias")), "{error}");
+    config["architectures"] = json!(["KORMoForCausalLM"]);
+    for tensor in &mut tensors {
+        tensor.name = tensor.name.replace("input_layernorm", "pre_attention_layernorm");
+        tensor.name = tensor.name.replace("post_attention_layernorm", "pre_mlp_layernorm");
+    }
+    let model = describe(&config, &tensors, &Options::default()).unwrap();
+    for name in ["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"] {
+        assert!(model.tensors.iter().any(|tensor| tensor.name == name), "{name}");
+    }
+}
+
+/// A class that nobody knows, taken for a Llama on the user's word, gets no defaults and is warned of.
+#[test]
+fn a_class_on_the_users_word() {
+    let (mut config, tensors) = llama();
+    config["model_type"] = json!("own");
+    for (key, value) in [("max_position_embeddings", json!(64)), ("rms_norm_eps", json!(1e-5)), ("rope_theta", json!(1e4))] {
+        config[key] = value;
+    }
+    let model = describe(&config, &tensors, &Options::default()).unwrap();
+    assert!(model.warnings.iter().any(|warning| warning.contains("own")), "{:?}", model.warnings);
+}
+
+/// Settings that files of an architecture cannot say and its engine does not compute: refused, not converted wrongly.
+#[test]
+fn what_the_engine_does_not_compute() {
+    let fixture = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../fixtures/tiny/{name}/hf"));
+        let dir = ggufsmith_checkpoint::ModelDir::open(&path).unwrap();
+        let source = ggufsmith_checkpoint::Checkpoint::open(&dir).unwrap();
+        (dir.config().clone(), ggufsmith_core::TensorSource::tensors(&source).to_vec())
+    };
+    for (name, key, value) in [
+        ("qwen3", "attention_bias", json!(true)),
+        ("qwen2moe", "norm_topk_prob", json!(true)),
+        ("qwen2moe", "decoder_sparse_step", json!(2)),
+        ("qwen3moe", "norm_topk_prob", json!(false)),
+        ("qwen3moe", "mlp_only_layers", json!([0])),
+        ("olmo2", "tie_word_embeddings", json!(true)),
+        ("olmo3", "layer_types", json!(["full_attention"])),
+        ("olmoe", "rms_norm_eps", json!(1e-6)),
+        ("phi3", "partial_rotary_factor", json!(0.1)),
+        ("phi3-long", "rope_scaling", json!({"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]})),
+        ("gemma", "tie_word_embeddings", json!(false)),
+        ("gemma", "hidden_act", json!("silu")),
+        ("gemma2", "query_pre_attn_scalar", json!(64)),
+        ("gemma3", "query_pre_attn_scalar", json!(16)),
+        ("gemma3", "attn_logit_softcapping", json!(50.0)),
+        ("gemma3", "use_bidirectional_attention", json!(true)),
+        ("granite", "attention_multiplier", json!(0)),
+        ("smollm3", "no_rope_layers", json!([1, 1, 1, 1])),
+        ("smollm3", "mlp_bias", json!(true)),
+    ] {
+        let (mut config, tensors) = fixture(name);
+        describe(&config, &tensors, &Options::default()).unwrap();
+        config[key] = value;
+        let error = refused(describe(&config, &tensors, &Options::default()));
+        assert!(matches!(&error, ArchError::KeyValue { key: k, .. } if k == key), "{name} {key}: {error}");
+    }
+    // Which layers have a window is written where it is not what the engine takes for granted.
+    let (mut config, tensors) = fixture("gemma2");
+    config["layer_types"] = json!(["full_attention", "sliding_attention"]);
+    let model = describe(&config, &tensors, &Options::default()).unwrap();
+    let key = "gemma2.attention.sliding_window_pattern".to_owned();
+    assert!(model.hparams.contains(&ggufsmith_arch::Hparam::Set(key, vec![false, true].into())));
+}
