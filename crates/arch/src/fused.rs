@@ -22,7 +22,8 @@ impl Layout {
         match self {
             Layout::Behind => {
                 let (q, kv) = (queries * kv, kv * head);
-                [vec![0..q], vec![q..q + kv], vec![q + kv..q + 2 * kv]]
+                let one = |from: u64, len: u64| std::iter::once(from..from + len).collect();
+                [one(0, q), one(q, kv), one(q + kv, kv)]
             }
             Layout::Groups => {
                 let group = queries + 2 * head;

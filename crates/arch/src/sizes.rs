@@ -28,6 +28,8 @@ pub(crate) struct Sizes {
 const MAX_LAYERS: u32 = 512;
 /// Tables are made by the size of a head before its tensors are looked at; the largest in use is 512.
 const MAX_HEAD: u32 = 1 << 16;
+/// Some descriptions name tensors or rows head by head; the largest number in use is 256.
+const MAX_HEADS: u32 = 1 << 12;
 /// What the engine takes without `rope.freq_base`.
 const ENGINE_THETA: f32 = 10_000.0;
 
@@ -56,6 +58,9 @@ impl Sizes {
     /// # Errors
     /// [`ArchError::KeyValue`]: heads do not divide the width, key heads not the heads, or an odd number of elements turns.
     pub(crate) fn checked(self, config: &Config, heads: &str, kv_heads: &str) -> Result<Self, ArchError> {
+        if self.n_head > MAX_HEADS {
+            return Err(config.wrong(heads, "at most 4096", &self.n_head.into()));
+        }
         if self.n_head == 0 || !self.n_embd.is_multiple_of(self.n_head) {
             return Err(config.wrong(heads, "a divisor of the model's width", &self.n_head.into()));
         }
@@ -84,7 +89,7 @@ impl Sizes {
             n if (1..=max).contains(&n) => Ok(n),
             n => Err(value(&key(name), &format!("from 1 to {max}"), n)),
         };
-        let (n_embd, n_head) = (positive("embedding_length", u32::MAX)?, positive("attention.head_count", u32::MAX)?);
+        let (n_embd, n_head) = (positive("embedding_length", u32::MAX)?, positive("attention.head_count", MAX_HEADS)?);
         let head_dim = n_embd / n_head;
         if n_embd % n_head != 0 || head_dim > MAX_HEAD {
             let expected = format!("a divisor of embedding_length {n_embd}, heads no wider than {MAX_HEAD}");

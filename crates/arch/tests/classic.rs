@@ -301,3 +301,40 @@ fn a_window_that_the_engine_does_not_have_is_told() {
     let model = changed("starcoder2", &json!({"sliding_window": 16})).unwrap();
     assert!(model.warnings.iter().any(|warning| warning.contains("sliding_window = 16")), "{:?}", model.warnings);
 }
+
+/// Whatever stands in a config.json, there is a description or an error.
+#[test]
+fn no_value_of_any_key_panics() {
+    let values = [
+        json!(0),
+        json!(1),
+        json!(3),
+        json!(-1),
+        json!(u32::MAX),
+        json!(u64::MAX),
+        json!(0.3),
+        json!(-1e300),
+        json!(1e-300),
+        json!(true),
+        json!(false),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!({"rope_type": "yarn", "factor": 0.0, "original_max_position_embeddings": 0}),
+    ];
+    let mut errors = 0;
+    for name in ["gpt2", "gptneox", "stablelm-12b", "falcon", "falcon-mq", "phi2", "starcoder2", "command-r", "cohere2"] {
+        let (config, tensors) = tiny(name);
+        let keys: Vec<String> = config.as_object().unwrap().keys().cloned().collect();
+        for key in keys.iter().map(String::as_str).chain(["head_dim", "rope_parameters", "layer_types", "n_inner", "n_head_kv"]) {
+            for value in values.iter().chain([&Json::Null]) {
+                let mut config = config.clone();
+                config[key] = value.clone();
+                let described = described(&config, &tensors).is_ok();
+                let computed = ggufsmith_arch::decoder(&config, &|name| tensors.iter().any(|info| info.name == name)).is_ok();
+                errors += usize::from(!described) + usize::from(!computed);
+            }
+        }
+    }
+    assert!(errors > 1000, "{errors}");
+}

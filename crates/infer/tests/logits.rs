@@ -134,6 +134,48 @@ fn a_wrong_description_is_seen() {
     }
 }
 
+/// The same for what only some families have.
+#[test]
+fn a_wrong_description_of_a_family_is_seen() {
+    use ggufsmith_arch::decoder::{Activation, Ffn, Residual, RopeLayout};
+    type Change = fn(&mut Decoder);
+    let changes: [(&str, &str, Change); 13] = [
+        ("gpt2", "positions", |d| d.position_embd = None),
+        ("gpt2", "Conv1D", |d| d.layers.iter_mut().for_each(|l| l.attn.o.weight.transposed = false)),
+        ("gpt2", "queries for keys", |d| d.layers.iter_mut().for_each(|l| std::mem::swap(&mut l.attn.q, &mut l.attn.k))),
+        ("gptneox", "rows of queries", |d| {
+            d.layers.iter_mut().for_each(|l| l.attn.q.weight.rows = std::iter::once(0..64).collect())
+        }),
+        ("gptneox", "sequential", |d| d.layers.iter_mut().for_each(|l| l.residual = Residual::Sequential)),
+        ("gptneox", "activation", |d| {
+            for layer in &mut d.layers {
+                let Ffn::Plain(ffn) = &mut layer.ffn else { panic!("a gate") };
+                ffn.act = Activation::Silu;
+            }
+        }),
+        ("stablelm-12b", "norms of queries", |d| d.layers.iter_mut().for_each(|l| l.attn.q_norm = None)),
+        ("stablelm-12b", "order of heads", |d| {
+            let vectors = d.layers.iter_mut().filter_map(|l| l.attn.q_norm.as_mut()?.norm.weight.as_mut());
+            vectors.for_each(|vector| vector.tensors.reverse());
+        }),
+        ("falcon", "norms exchanged", |d| d.layers.iter_mut().for_each(|l| std::mem::swap(&mut l.attn_norm, &mut l.ffn_norm))),
+        ("falcon-11b", "rope base", |d| ropes(d).for_each(|rope| rope.inv_freq[1..].iter_mut().for_each(|freq| *freq *= 5.0))),
+        ("phi2", "bias of the head", |d| d.output.bias = None),
+        ("command-r", "rope layout", |d| ropes(d).for_each(|rope| rope.layout = RopeLayout::Halves)),
+        ("cohere2", "rope everywhere", |d| {
+            let rope = d.layers[0].attn.rope.clone();
+            d.layers.iter_mut().for_each(|l| l.attn.rope.clone_from(&rope));
+        }),
+    ];
+    for (case, what, change) in changes {
+        let golden = golden(case);
+        let (mut decoder, weights) = source(case);
+        change(&mut decoder);
+        let worst = worst(&run((decoder, weights), &golden.ids), &golden.logits);
+        assert!(worst > TOLERANCE, "{case}, {what}: {worst}");
+    }
+}
+
 #[test]
 fn a_session_gives_the_logits_of_one_pass() {
     let golden = golden("llama-256");

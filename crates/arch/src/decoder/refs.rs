@@ -154,7 +154,7 @@ mod tests {
         assert_eq!((named.tensor.as_str(), named.at), ("experts.3.w1", 0));
         let stacked = Matrix::whole("exps", 6, 4).stacked(8).of_expert(3);
         assert_eq!((stacked.shape.as_slice(), stacked.at, stacked.n_rows()), ([8, 6, 4].as_slice(), 3, 6));
-        let up = Matrix::transposed("gate_up", 12, 4).stacked(8).rows([6..12]).of_expert(7);
+        let up = Matrix::transposed("gate_up", 12, 4).stacked(8).rows(every(1, 0, 6, 6)).of_expert(7);
         assert_eq!((up.shape.as_slice(), up.n_rows(), up.n_cols()), ([8, 4, 12].as_slice(), 6, 4));
     }
 }

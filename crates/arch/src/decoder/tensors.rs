@@ -119,8 +119,8 @@ mod tests {
             long: Some(LongRope { beyond: 4, inv_freq: vec![1.0; 2], factors: Some("long".into()) }),
         };
         let qkv = |from: u64| Linear {
-            weight: Matrix::whole("qkv", 24, 8).rows([from..from + 8]),
-            bias: Some(Vector::whole("qkv.bias", 24).ranges([from..from + 8])),
+            weight: Matrix::whole("qkv", 24, 8).rows(std::iter::once(from..from + 8)),
+            bias: Some(Vector::whole("qkv.bias", 24).ranges(std::iter::once(from..from + 8))),
         };
         let qk_norm = |name: &str| Some(QkNorm { norm: Norm::rms(name, 4, 0.0), over: Over::Head });
         let projections = [qkv(0), qkv(8), qkv(16), Linear::new("o", 8, 8)];
