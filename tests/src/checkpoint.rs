@@ -15,6 +15,14 @@ pub struct Tensor {
     pub bytes: Vec<u8>,
 }
 
+/// The tensors of one safetensors file.
+///
+/// # Panics
+/// Where it is not a sound one: fixtures are.
+pub fn load_tensors(path: &Path) -> BTreeMap<String, Tensor> {
+    parse(&std::fs::read(path).expect("fixtures are complete"))
+}
+
 /// A model directory.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {

@@ -1,6 +1,6 @@
 //! config.json with the defaults of its class filled in.
 
-use crate::{ArchError, Class};
+use crate::{ArchError, Class, Defaults};
 use serde_json::{Map, Value};
 
 /// A model's config.json (or an object inside it), laid over the defaults that transformers 4.57.6 has for its `model_type`.
@@ -9,22 +9,43 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone)]
 pub struct Config {
     class: &'static Class,
-    filled: Option<&'static Class>,
+    filled: Option<&'static Defaults>,
     /// Names of the enclosing objects, each with a dot behind it.
     prefix: String,
     map: Map<String, Value>,
 }
 
 impl Config {
-    /// Lay `config`, whose class is `class`, over the defaults of `filled`; without `filled` it is taken as it is.
+    /// Lay `config`, whose class is `class`, over the defaults of its `model_type`, which `defaults_of` finds; one that it does not
+    /// know gets none.
+    ///
+    /// A class that wraps a text model has that model's settings under `text_config`: they, and the defaults of their `model_type`,
+    /// go over those of the whole.
     ///
     /// # Errors
-    /// [`ArchError::NotAnObject`] where `config` is no JSON object.
-    pub fn new(config: &Value, class: &'static Class, filled: Option<&'static Class>) -> Result<Self, ArchError> {
-        let given = config.as_object().ok_or(ArchError::NotAnObject)?;
-        let mut map = filled.map(Class::default_keys).unwrap_or_default();
-        map.extend(given.iter().map(|(key, value)| (key.clone(), value.clone())));
-        Ok(Self { class, filled, prefix: String::new(), map })
+    /// [`ArchError::NotAnObject`] where `config` is no JSON object, [`ArchError::KeyValue`] where `text_config` is none.
+    pub(crate) fn new(
+        config: &Value,
+        class: &'static Class,
+        defaults_of: impl Fn(&str) -> Option<&'static Defaults>,
+    ) -> Result<Self, ArchError> {
+        let whole = config.as_object().ok_or(ArchError::NotAnObject)?;
+        let copy = |map: &Map<String, Value>| map.iter().map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>();
+        let mut read = Config { class, filled: None, prefix: String::new(), map: Map::new() };
+        let text = class.text.filter(|_| whole.contains_key(TEXT));
+        let (outer, inner) = match text {
+            None => (None, whole),
+            Some(_) => match &whole[TEXT] {
+                Value::Object(inner) => (Some(whole), inner),
+                other => return Err(read.wrong(TEXT, "an object", other)),
+            },
+        };
+        let model_type = inner.get("model_type").and_then(Value::as_str).or(text);
+        read.filled = model_type.and_then(defaults_of);
+        read.map.extend(outer.map(copy).unwrap_or_default());
+        read.map.extend(read.filled.map(Defaults::keys).unwrap_or_default());
+        read.map.extend(copy(inner));
+        Ok(read)
     }
 
     /// The model's class.
@@ -33,13 +54,24 @@ impl Config {
     }
 
     /// Whose defaults were filled in: decided by `model_type`, as transformers does.
-    pub fn filled(&self) -> Option<&'static Class> {
+    pub fn filled(&self) -> Option<&'static Defaults> {
         self.filled
+    }
+
+    /// Whether the defaults of this `model_type` were filled in.
+    pub(crate) fn is_filled_as(&self, model_type: &str) -> bool {
+        self.filled.is_some_and(|defaults| defaults.model_type == model_type)
     }
 
     /// A key that is present and not null.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The same with one key set.
+    pub(crate) fn with(mut self, key: &str, value: Value) -> Self {
+        self.map.insert(key.to_owned(), value);
+        self
     }
 
     /// Keys and values, null ones included.
@@ -121,6 +153,22 @@ impl Config {
         self.opt(key, "a string", Value::as_str)
     }
 
+    /// A list of texts, where the key is present.
+    ///
+    /// # Errors
+    /// [`ArchError::KeyValue`] where it is something else.
+    pub fn opt_strings(&self, key: &str) -> Result<Option<Vec<&str>>, ArchError> {
+        self.opt(key, "a list of strings", |value| value.as_array()?.iter().map(Value::as_str).collect())
+    }
+
+    /// A list of numbers, where the key is present.
+    ///
+    /// # Errors
+    /// [`ArchError::KeyValue`] where it is something else.
+    pub fn opt_numbers(&self, key: &str) -> Result<Option<Vec<f64>>, ArchError> {
+        self.opt(key, "a list of numbers", |value| value.as_array()?.iter().map(Value::as_f64).collect())
+    }
+
     /// The error that `key` has the wrong value.
     pub fn wrong(&self, key: &str, expected: &'static str, found: &Value) -> ArchError {
         ArchError::KeyValue { key: self.path(key), expected, found: shown(found) }
@@ -147,6 +195,9 @@ impl Config {
         value.ok_or_else(|| ArchError::MissingKey { key: self.path(key), class: self.class.name })
     }
 }
+
+/// Where a class that wraps a text model has that model's settings.
+pub(crate) const TEXT: &str = "text_config";
 
 /// A value for a message, cut where it is long.
 pub(crate) fn shown(value: &Value) -> String {

@@ -29,6 +29,8 @@ pub enum ArchError {
     UnknownTensor { tensor: String, class: &'static str },
     #[error("tensor {tensor:?} belongs to layer {layer}, config.json says num_hidden_layers = {n_layer}")]
     LayerBeyond { tensor: String, layer: u32, n_layer: u32 },
+    #[error("tensor {tensor:?} is number {number} of its kind, config.json says there are {count} ({what}), counted from 0")]
+    NumberBeyond { tensor: String, number: u32, count: u64, what: &'static str },
     #[error("the tensors {first:?} and {second:?} are both {output}")]
     TensorTwice { first: String, second: String, output: String },
     #[error("the checkpoint has no tensor {tensor:?}, which {class} needs{because}")]

@@ -1,7 +1,8 @@
 //! What llama.cpp's loader asks of a file: keys with their types, and tensors with their shapes, by the file's own metadata.
 
 use crate::Family;
-use crate::tensors::{Dim, Dims, Need, fill, is_per_layer};
+use crate::tensors::{Dims, Need, Row, Rows, fill, is_per_layer};
+use std::collections::BTreeSet;
 
 /// The type that a key must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +79,23 @@ pub struct FileSizes {
     pub head: u32,
     /// `rope.dimension_count`, else [`FileSizes::head`].
     pub rope: u32,
+    /// `context_length`.
+    pub context: u32,
+    /// Of a mixture of experts; all 0 without.
+    pub experts: ExpertSizes,
     /// Block by block; their number is `block_count`.
     pub blocks: Vec<BlockSizes>,
+}
+
+/// The sizes of a mixture of experts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExpertSizes {
+    /// `expert_count`.
+    pub count: u32,
+    /// `expert_feed_forward_length`.
+    pub ff: u32,
+    /// `expert_shared_feed_forward_length`.
+    pub shared_ff: u32,
 }
 
 /// The sizes of one block.
@@ -107,25 +123,21 @@ pub struct ExpectedTensor {
 /// Factors of the rotary frequencies: in any architecture that rotates, where the scaling needs them; `rope / 2` values.
 const ROPE_FACTORS: [&str; 3] = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 
-/// Every tensor that a dense model of a family may have, with the shape that its sizes give it.
+/// Every tensor that a model of a family may have, with the shape that its sizes give it.
 pub fn expected_tensors(family: &dyn Family, sizes: &FileSizes) -> Vec<ExpectedTensor> {
     let factors =
         |name: &&str| ExpectedTensor { name: (*name).to_owned(), shape: vec![u64::from(sizes.rope / 2)], required: false };
     let mut expected: Vec<_> = ROPE_FACTORS.iter().map(factors).collect();
     let whole = BlockSizes { ff: 0, n_head: 0, n_head_kv: 0 };
-    let dims = |block: &BlockSizes| Dims {
-        vocab: sizes.vocab,
-        embd: sizes.embd,
-        ff: block.ff,
-        n_head: block.n_head,
-        n_head_kv: block.n_head_kv,
-        head_dim: sizes.head,
-    };
-    let shape = |row: &[Dim], block: &BlockSizes| row.iter().map(|&dim| dims(block).of(dim)).collect();
-    for row in family.names().0 {
-        let required = row.need == Need::Always;
+    let mut seen = BTreeSet::new();
+    for row in family.about().table.rows.iter().filter(|row| seen.insert(row.gguf)) {
+        let required = match row.need {
+            Need::Always => true,
+            Need::Experts(with) => (sizes.experts.count > 0) == with,
+            Need::If(_) | Need::Unless(_) | Need::When(..) => false,
+        };
         let mut push = |layer, block: &BlockSizes| {
-            expected.push(ExpectedTensor { name: fill(row.gguf, layer), shape: shape(row.shape, block), required });
+            expected.push(ExpectedTensor { name: fill(row.gguf, layer), shape: shape(row, &dims(sizes, block)), required });
         };
         if is_per_layer(row.gguf) {
             (0..).zip(&sizes.blocks).for_each(|(layer, block)| push(Some(layer), block));
@@ -136,6 +148,38 @@ pub fn expected_tensors(family: &dyn Family, sizes: &FileSizes) -> Vec<ExpectedT
     expected
 }
 
+fn dims(sizes: &FileSizes, block: &BlockSizes) -> Dims {
+    Dims {
+        vocab: sizes.vocab,
+        embd: sizes.embd,
+        ff: block.ff,
+        n_head: block.n_head,
+        n_head_kv: block.n_head_kv,
+        head_dim: sizes.head,
+        n_ctx: sizes.context,
+        n_expert: sizes.experts.count,
+        expert_ff: sizes.experts.ff,
+        shared_ff: sizes.experts.shared_ff,
+    }
+}
+
+/// The shape of a row's tensor in the file.
+fn shape(row: &Row, dims: &Dims) -> Vec<u64> {
+    let mut shape = row.source_shape(dims);
+    match row.rows {
+        Rows::Transposed => shape.reverse(),
+        Rows::Half(_) => {
+            let at = shape.len().saturating_sub(2);
+            shape.get_mut(at).into_iter().for_each(|rows| *rows /= 2);
+        }
+        Rows::Same | Rows::PairsQ | Rows::PairsK | Rows::PlusOne | Rows::By(_) => {}
+    }
+    if row.is_expert() {
+        shape.insert(0, dims.of(row.each));
+    }
+    shape
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +188,15 @@ mod tests {
     #[test]
     fn blocks_may_differ_in_size() {
         let block = |ff| BlockSizes { ff, n_head: 4, n_head_kv: 2 };
-        let sizes = FileSizes { vocab: 100, embd: 32, head: 8, rope: 8, blocks: vec![block(64), block(96)] };
+        let sizes = FileSizes {
+            vocab: 100,
+            embd: 32,
+            head: 8,
+            rope: 8,
+            context: 64,
+            experts: ExpertSizes::default(),
+            blocks: vec![block(64), block(96)],
+        };
         let expected = expected_tensors(FAMILIES[0], &sizes);
         let find = |name: &str| expected.iter().find(|t| t.name == name).map(|t| (t.shape.clone(), t.required));
         assert_eq!(find("token_embd.weight"), Some((vec![100, 32], true)));

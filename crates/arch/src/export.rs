@@ -5,6 +5,7 @@
 //! not convert to the same keys and tensors.
 
 use crate::rope::{self, Llama3};
+use crate::tensors::{EXPERT, Rows, fill};
 use crate::{ArchError, FAMILIES, Family, Hparam, Model, Options, by_class, describe, nearest};
 use ggufsmith_core::{DType, TensorExpr, TensorInfo};
 use ggufsmith_gguf::{Metadata, Value};
@@ -60,6 +61,8 @@ pub enum ExportError {
     MissingTensor { tensor: String, class: &'static str },
     #[error("{tensor}: no rope_scaling of type llama3 gives these {count} factors; config.json cannot say what they are")]
     RopeFactors { tensor: &'static str, count: usize },
+    #[error("there is no way back from the architecture {arch} yet: nothing is exported")]
+    NoWayBack { arch: &'static str },
     #[error("the rebuilt config.json and the file's tensors do not belong together: {0}")]
     Describe(#[from] ArchError),
 }
@@ -127,14 +130,29 @@ fn class_of(family: &'static dyn Family, name: &str) -> Result<&'static str, Exp
 /// The checkpoint's tensors, by name.
 fn sources(family: &'static dyn Family, file: &GgufModel<'_>) -> Result<Vec<TensorInfo>, ExportError> {
     let names = family.names();
-    let mut sources = Vec::with_capacity(file.tensors.len());
+    let mut sources: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for (gguf, shape) in file.tensors.iter().filter(|(name, _)| !file.tables.contains_key(name)) {
         let unknown = || ExportError::UnknownTensor { tensor: gguf.clone(), arch: family.name() };
-        let name = names.hf(gguf).ok_or_else(unknown)?;
-        sources.push(TensorInfo { name, dtype: DType::F32, shape: shape.clone(), file: PathBuf::new(), offset: 0 });
+        let (row, layer) = names.row_of(gguf).ok_or_else(unknown)?;
+        let name = fill(row.hf, layer);
+        let mut shape = shape.clone();
+        if row.is_expert() && !shape.is_empty() {
+            let experts = shape.remove(0);
+            sources.extend((0..experts).map(|expert| (name.replace(EXPERT, &expert.to_string()), shape.clone())));
+            continue;
+        }
+        match row.rows {
+            Rows::Transposed => shape.reverse(),
+            Rows::Half(_) => {
+                let rows = shape.len().checked_sub(2).and_then(|at| shape.get_mut(at));
+                rows.into_iter().for_each(|rows| *rows = rows.saturating_mul(2));
+            }
+            Rows::Same | Rows::PairsQ | Rows::PairsK | Rows::PlusOne | Rows::By(_) => {}
+        }
+        sources.insert(name, shape);
     }
-    sources.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(sources)
+    let info = |(name, shape)| TensorInfo { name, dtype: DType::F32, shape, file: PathBuf::new(), offset: 0 };
+    Ok(sources.into_iter().map(info).collect())
 }
 
 /// Every key below the architecture's name is one that the rebuilt config gives, with the same value. A key that the file

@@ -1,8 +1,9 @@
 //! Rotary frequencies: what each kind of scaling makes of `theta`, as transformers computes it and as llama.cpp does.
 
 use crate::decoder::{DecoderError, Rope as RotaryPositions, RopeLayout};
+use crate::gated::Shape;
 use crate::rope::{Llama3, Rope, Scaling};
-use ggufsmith_gguf::Metadata;
+use ggufsmith_gguf::{Array, Metadata, Value};
 use std::f64::consts::PI;
 
 /// `theta^(-2i / dims)`.
@@ -26,12 +27,12 @@ impl Rope {
                 blend(&mut inv_freq, self.theta, yarn.factor, f64::from(context), fast, slow);
                 magnitude = yarn.attention.unwrap_or_else(|| mscale(yarn.factor));
             }
-            Scaling::LongRope => {
+            Scaling::LongRope(_) => {
                 let why = "its factors depend on the text's length";
                 return Err(DecoderError::Unsupported { what: "rope_scaling longrope".into(), why });
             }
         }
-        Ok(RotaryPositions { layout: RopeLayout::Halves, inv_freq, factors: None, magnitude })
+        Ok(RotaryPositions { layout: RopeLayout::Halves, inv_freq, factors: None, magnitude, long: None })
     }
 }
 
@@ -90,7 +91,35 @@ pub(crate) fn llama_cpp(
             return Err(DecoderError::Value { key: key("scaling.type"), expected, found: format!("{other:?}") });
         }
     }
-    Ok(RotaryPositions { layout, inv_freq, factors, magnitude })
+    Ok(RotaryPositions { layout, inv_freq, factors, magnitude, long: None })
+}
+
+/// As [`llama_cpp`], halves of a head together, for layers that have a `theta` of their own and the file's scaling.
+pub(crate) fn llama_cpp_at(metadata: &Metadata, arch: &str, theta: f32, shape: &Shape) -> Result<RotaryPositions, DecoderError> {
+    let mut own = metadata.clone();
+    own.set(format!("{arch}.rope.freq_base"), theta);
+    llama_cpp(&own, arch, shape.n_rot, shape.n_ctx, RopeLayout::Halves, None)
+}
+
+/// What llama.cpp takes without `rope.freq_base`.
+pub(crate) const THETA: f32 = 10_000.0;
+
+/// Rotary positions without scaling.
+pub(crate) fn unscaled(theta: f64, dims: u32, layout: RopeLayout) -> RotaryPositions {
+    RotaryPositions { layout, inv_freq: plain(theta, dims), factors: None, magnitude: 1.0, long: None }
+}
+
+/// Which layers of a file have a window (`load_swa_pattern`): as `attention.sliding_window_pattern` says, or all but every `known`-th.
+pub(crate) fn windowed_layers(metadata: &Metadata, arch: &str, n_layer: u32, known: u32) -> Result<Vec<bool>, DecoderError> {
+    let key = format!("{arch}.attention.sliding_window_pattern");
+    match metadata.get(&key) {
+        None => Ok((0..n_layer).map(|layer| (layer + 1) % known != 0).collect()),
+        Some(Value::Array(Array::Bool(layers))) if layers.len() as u64 == u64::from(n_layer) => Ok(layers.clone()),
+        Some(other) => {
+            let expected = format!("{n_layer} booleans, one for each block");
+            Err(DecoderError::Value { key, expected, found: other.short(40) })
+        }
+    }
 }
 
 /// YaRN (arXiv 2309.00071, section 3.2): slow frequencies are interpolated, fast ones are not, those between are blended.
@@ -124,7 +153,7 @@ mod tests {
             Scaling::Yarn(Yarn { factor: 4.0, original_context: 2048, extrapolation, attention, beta_fast, beta_slow })
         };
         for scaling in [Scaling::None, Scaling::Linear { factor: 2.5 }, yarn(None)] {
-            let rope = Rope { theta: 10_000.0, scaling };
+            let rope = Rope { theta: 10_000.0, scaling, swa_theta: None, partial: None };
             let mut metadata = Metadata::new();
             for (key, value) in rope.hparams() {
                 metadata.set(format!("llama.{key}"), value);
@@ -135,14 +164,14 @@ mod tests {
             assert!((ours.magnitude - theirs.magnitude).abs() < 1e-6, "{rope:?}");
         }
         // A magnitude of the model's own has no key that the engine reads in this architecture: the two sides must differ.
-        let own = Rope { theta: 10_000.0, scaling: yarn(Some(1.5)) };
+        let own = Rope { theta: 10_000.0, scaling: yarn(Some(1.5)), swa_theta: None, partial: None };
         assert_eq!(own.transformers(64, 8192).unwrap().magnitude, 1.5);
     }
 
     #[test]
     fn llama3_matches_its_factors() {
         let llama3 = Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64.0 };
-        let rope = Rope { theta: 500_000.0, scaling: Scaling::Llama3(llama3) };
+        let rope = Rope { theta: 500_000.0, scaling: Scaling::Llama3(llama3), swa_theta: None, partial: None };
         let scaled = rope.transformers(64, 256).unwrap().inv_freq;
         let factors = rope.freq_factors(64).unwrap();
         for ((plain, factor), scaled) in plain(500_000.0, 64).iter().zip(factors).zip(scaled) {

@@ -1,8 +1,33 @@
 //! The closed world of config.json keys: what a family does not know is noticed, and refused where it would change the model.
 
 use crate::config::shown;
-use crate::{ArchError, Config, Keys};
+use crate::{ArchError, Config, Defaults, Keys};
 use serde_json::Value;
+
+/// The keys that [`crate::hparams::TextParams`] reads, with a family's own.
+macro_rules! text_keys {
+    ($($own:literal),* $(,)?) => {
+        &[
+            "head_dim",
+            "hidden_act",
+            "hidden_size",
+            "intermediate_size",
+            "max_position_embeddings",
+            "num_attention_heads",
+            "num_hidden_layers",
+            "num_key_value_heads",
+            "original_max_position_embeddings",
+            "rms_norm_eps",
+            "rope_parameters",
+            "rope_scaling",
+            "rope_theta",
+            "tie_word_embeddings",
+            "vocab_size",
+            $($own),*
+        ]
+    };
+}
+pub(crate) use text_keys;
 
 /// Keys that no architecture computes with: bookkeeping, training, generation and tokenizer settings that transformers writes
 /// into every config.json.
@@ -80,6 +105,28 @@ const IRRELEVANT: &[&str] = &[
     "unsloth_version",
     "use_bfloat16",
     "use_cache",
+];
+
+/// Keys of models that wrap a text model: they say how pictures and sound become its inputs.
+const AROUND_TEXT: &[&str] = &[
+    "audio_config",
+    "audio_token_id",
+    "audio_token_index",
+    "boi_token_index",
+    "eoi_token_index",
+    "ignore_index",
+    "image_grid_pinpoints",
+    "image_seq_length",
+    "image_token_id",
+    "image_token_index",
+    "mm_tokens_per_image",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
+    "spatial_merge_size",
+    "text_config",
+    "vision_config",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
 ];
 
 /// Keys that change what some architecture computes, or what the reference converter writes, each with the values (JSON) under
@@ -170,9 +217,13 @@ const MEANINGFUL: &[(&str, &str)] = &[
 /// elsewhere and are set, or with `strict`.
 pub(crate) fn check(config: &Config, known: Keys, strict: bool) -> Result<Vec<String>, ArchError> {
     let class = config.class().name;
+    // What the config class fills in, the family reads.
+    let filled = config.filled().map(Defaults::keys).unwrap_or_default();
+    let around = if config.class().text.is_some() { AROUND_TEXT } else { &[] };
     let mut unknown = Vec::new();
     for (key, value) in config.entries() {
-        if [known.used, known.irrelevant, IRRELEVANT].iter().any(|list| list.contains(&key)) {
+        let listed = [known.used, known.irrelevant, IRRELEVANT, around].iter().any(|list| list.contains(&key));
+        if listed || filled.contains_key(key) {
             continue;
         }
         match is_neutral(key, value) {

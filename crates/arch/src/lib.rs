@@ -5,25 +5,53 @@
 //! [`describe`] picks the family by config.json's class name.
 #![forbid(unsafe_code)]
 
+mod assign;
+mod classic;
+mod classic_export;
+mod cohere2;
+mod command_r;
 mod config;
 pub mod decoder;
 mod error;
 pub mod expected;
 mod export;
+mod falcon;
 mod family;
 mod frequencies;
+mod fused;
+mod gated;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod gptneox;
+mod granite;
 mod hparams;
 mod keys;
 mod llama;
+mod mistral3;
 mod nearest;
+mod olmo;
+mod olmo2;
+mod parts;
+mod phi2;
+mod phi3;
+mod qwen2;
+mod qwen2moe;
+mod qwen3;
+mod qwen3moe;
 mod rope;
+mod sizes;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 mod tensors;
 
 pub use config::Config;
 pub use decoder::{Decoder, DecoderError};
 pub use error::ArchError;
 pub use export::{ExportError, Exported, GgufModel, HparamReader, export, family_of};
-pub use family::{Class, Family, Hparam, Keys, Model, OutputTensor, RecipeInputs, VocabRoute};
+pub use family::{About, Class, Defaults, Family, Hparam, Keys, Model, OutputTensor, RecipeInputs, VocabRoute};
 pub use nearest::nearest;
 pub use tensors::NameMap;
 
@@ -32,9 +60,32 @@ use ggufsmith_gguf::Metadata;
 use serde_json::Value;
 
 /// Every family, one line each.
-pub static FAMILIES: &[&dyn Family] = &[&llama::Llama];
+pub static FAMILIES: &[&dyn Family] = &[
+    &llama::Llama,
+    &mistral3::Mistral3,
+    &smollm3::SmolLm3,
+    &granite::Granite,
+    &qwen2::Qwen2,
+    &qwen2moe::Qwen2Moe,
+    &qwen3::Qwen3,
+    &qwen3moe::Qwen3Moe,
+    &olmo::Olmo,
+    &olmo2::Olmo2,
+    &phi3::Phi3,
+    &gemma::Gemma,
+    &gemma2::Gemma2,
+    &gemma3::Gemma3,
+    &gpt2::Gpt2,
+    &gptneox::GptNeoX,
+    &stablelm::StableLm,
+    &falcon::Falcon,
+    &phi2::Phi2,
+    &starcoder2::StarCoder2,
+    &command_r::CommandR,
+    &cohere2::Cohere2,
+];
 
-/// How strictly a config is read.
+/// How a config is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Options {
     /// A config.json key that the family does not know is an error, not a warning.
@@ -66,26 +117,31 @@ pub fn class_names() -> impl Iterator<Item = &'static str> {
 /// [`ArchError`]: the class is unknown, a config key is missing, wrong or would be ignored although it matters, a tensor maps to
 /// nothing or twice, is missing, or has a shape that the config does not allow.
 pub fn describe(config: &Value, tensors: &[TensorInfo], options: &Options) -> Result<Model, ArchError> {
-    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
     let (family, config) = choose(config)?;
     let mut warnings = Vec::new();
     if config.filled().is_none() {
-        let name = config.class().name;
+        let (name, model_type) = (config.class().name, config.opt_str("model_type")?.unwrap_or("(none)"));
         warnings.push(format!("config.json's model_type {model_type} is not that of {name}: no defaults are filled in"));
     }
-    warnings.extend(keys::check(&config, family.keys(), options.strict_config)?);
-    let mut model = family.describe(&config, tensors)?;
-    model.warnings.splice(0..0, warnings);
-    Ok(model)
+    warnings.extend(keys::check(&config, family.about().keys, options.strict_config)?);
+    Ok(family.describe(&config, tensors)?.warn(warnings))
 }
 
-/// How transformers computes a checkpoint with this config.json.
+/// How transformers computes a checkpoint with this config.json; `has` says which tensors it has.
 ///
 /// # Errors
 /// [`DecoderError`]: the class is unknown, a key is missing or wrong, or there is no forward pass for what it asks.
-pub fn decoder(config: &Value) -> Result<Decoder, DecoderError> {
+pub fn decoder(config: &Value, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
     let (family, config) = choose(config)?;
-    family.decoder(&config)
+    if !config.class().head {
+        let why = "it has no head, so no logits";
+        return Err(DecoderError::Unsupported { what: config.class().name.to_owned(), why });
+    }
+    hparams::check_layers(&config)?;
+    let actual = |name: &str| parts::actual(config.class(), name, family.about().table, has);
+    let mut decoder = family.decoder(&config, &|name| has(&actual(name)))?;
+    decoder.rename(&actual);
+    Ok(decoder)
 }
 
 /// How llama.cpp computes a file with this metadata; `has` says which tensors the file has.
@@ -102,16 +158,23 @@ pub fn decoder_of_gguf(metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Resul
 
 /// The family of a config.json, and the config with the defaults of its `model_type` filled in.
 fn choose(config: &Value) -> Result<(&'static dyn Family, Config), ArchError> {
-    let name = class_name(config)?;
-    let (family, class) = by_class(name).ok_or_else(|| ArchError::UnknownClass {
-        class: name.to_owned(),
-        supported: class_names().collect(),
-        nearest: nearest(name, class_names()),
-    })?;
-    // transformers picks the config class, and with it the defaults, by model_type; one that it does not know gets none.
-    let model_type = config.get("model_type").and_then(Value::as_str);
-    let filled = family.classes().iter().find(|class| Some(class.model_type) == model_type);
-    Ok((family, Config::new(config, class, filled)?))
+    let find = |name: &str| {
+        by_class(name).ok_or_else(|| ArchError::UnknownClass {
+            class: name.to_owned(),
+            supported: class_names().collect(),
+            nearest: nearest(name, class_names()),
+        })
+    };
+    let (mut family, class) = find(class_name(config)?)?;
+    // The text model of a wrapper may be of any class; where it names one, that decides.
+    if let (Some(_), Ok(text)) = (class.text, class_name(&config[config::TEXT])) {
+        family = find(text)?.0;
+    }
+    let defaults_of = |model_type: &str| {
+        let mut all = FAMILIES.iter().flat_map(|family| family.about().defaults);
+        all.find(|defaults| defaults.model_type == model_type)
+    };
+    Ok((family, Config::new(config, class, defaults_of)?))
 }
 
 /// The first entry of `architectures`.

@@ -1,18 +1,21 @@
 //! Llama and what shares its computation: `general.architecture` = `llama`.
 //!
-//! Pre-norm decoder with RMSNorm, rotary embedding over whole heads, grouped-query attention and a gated SiLU feed-forward. The
-//! engine rotates neighbouring rows, checkpoints the two halves of a head, so rows of the query and key matrices are reordered.
+//! Pre-norm decoder with RMSNorm, rotary embedding over whole heads, grouped-query attention and a gated SiLU feed-forward, of which
+//! there may be several (Mixtral's experts). The engine rotates neighbouring rows, checkpoints the two halves of a head, so rows of
+//! the query and key matrices are reordered.
 
-mod decoder;
+pub(crate) mod decoder;
 
 use crate::decoder::{Decoder, DecoderError};
 use crate::expected::{FileKey, KeyType};
 use crate::export::{ExportError, GgufModel, HparamReader, ROPE_FREQS};
-use crate::hparams::{self, TextParams};
-use crate::rope::{Rope, Scaling};
-use crate::tensors::{self, Dim, Dims, Need, Row, Rows};
-use crate::{ArchError, Class, Config, Family, Keys, Model, NameMap, OutputTensor, RecipeInputs, VocabRoute};
-use ggufsmith_core::{TensorExpr, TensorInfo};
+use crate::hparams::{self, Experts, TextParams};
+use crate::keys::text_keys;
+use crate::rope::Reads;
+use crate::tensors::Dim::{Embd, Experts as NumExperts, Ff, Kv, Q, TwoFf, Vocab};
+use crate::tensors::{Need, Rows, Table, row};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign};
+use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::{Metadata, Value};
 use serde_json::{Map, Value as Json};
 
@@ -22,132 +25,105 @@ pub(crate) struct Llama;
 const ARCH: &str = "llama";
 
 const CLASSES: &[Class] = &[
-    Class {
-        name: "LlamaForCausalLM",
+    Class::of("LlamaForCausalLM", "llama"),
+    Class::of("MistralForCausalLM", "mistral"),
+    Class::of("MixtralForCausalLM", "mixtral"),
+    Class::of("LLaMAForCausalLM", "llama"),
+    Class::bare("LlamaModel", "llama"),
+    Class::of("IQuestCoderForCausalLM", "iquestcoder"),
+    Class::of("LlavaForConditionalGeneration", "llava").wrapping("llama"),
+    Class::of("VoxtralForConditionalGeneration", "voxtral").wrapping("llama"),
+];
+
+const DEFAULTS: &[Defaults] = &[
+    Defaults {
         model_type: "llama",
-        defaults: r#"{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+        json: r#"{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
             "num_attention_heads": 32, "num_key_value_heads": null, "head_dim": null, "hidden_act": "silu",
             "max_position_embeddings": 2048, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "rope_scaling": null,
             "attention_bias": false, "mlp_bias": false, "tie_word_embeddings": false}"#,
     },
-    Class {
-        name: "MistralForCausalLM",
+    Defaults {
         model_type: "mistral",
-        defaults: r#"{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        json: r#"{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
             "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": null, "hidden_act": "silu",
             "max_position_embeddings": 131072, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "sliding_window": 4096,
             "tie_word_embeddings": false}"#,
     },
+    Defaults {
+        model_type: "mixtral",
+        json: r#"{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": null, "hidden_act": "silu",
+            "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "sliding_window": null,
+            "tie_word_embeddings": false, "num_local_experts": 8, "num_experts_per_tok": 2}"#,
+    },
 ];
 
-const KEYS: Keys = Keys {
-    used: &[
-        "attention_bias",
-        "head_dim",
-        "hidden_act",
-        "hidden_size",
-        "intermediate_size",
-        "max_position_embeddings",
-        "mlp_bias",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "original_max_position_embeddings",
-        "rms_norm_eps",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "sliding_window",
-        "tie_word_embeddings",
-        "vocab_size",
-    ],
-    irrelevant: &[],
-};
-
-/// A tensor whose rows keep their order.
-const fn same(hf: &'static str, gguf: &'static str, shape: &'static [Dim], need: Need) -> Row {
-    Row { hf, gguf, shape, rows: Rows::Same, need }
-}
+/// The config keys of Llama and its relatives.
+pub(crate) const KEYS: Keys = Keys { used: text_keys!("attention_bias", "mlp_bias", "sliding_window"), irrelevant: &[] };
 
 const BIAS: Need = Need::If("attention_bias");
 const MLP_BIAS: Need = Need::If("mlp_bias");
+const DENSE: Need = Need::Experts(false);
+const SPARSE: Need = Need::Experts(true);
 
+/// The tensors of Llama and its relatives.
 #[rustfmt::skip]
-const TENSORS: &[Row] = &[
-    same("model.embed_tokens.weight", "token_embd.weight", &[Dim::Vocab, Dim::Embd], Need::Always),
-    same("model.norm.weight", "output_norm.weight", &[Dim::Embd], Need::Always),
-    same("lm_head.weight", "output.weight", &[Dim::Vocab, Dim::Embd], Need::Unless("tie_word_embeddings")),
-    same("model.layers.{}.input_layernorm.weight", "blk.{}.attn_norm.weight", &[Dim::Embd], Need::Always),
-    Row { rows: Rows::PairsQ, ..same("model.layers.{}.self_attn.q_proj.weight", "blk.{}.attn_q.weight", &[Dim::Q, Dim::Embd], Need::Always) },
-    Row { rows: Rows::PairsQ, ..same("model.layers.{}.self_attn.q_proj.bias", "blk.{}.attn_q.bias", &[Dim::Q], BIAS) },
-    Row { rows: Rows::PairsK, ..same("model.layers.{}.self_attn.k_proj.weight", "blk.{}.attn_k.weight", &[Dim::Kv, Dim::Embd], Need::Always) },
-    Row { rows: Rows::PairsK, ..same("model.layers.{}.self_attn.k_proj.bias", "blk.{}.attn_k.bias", &[Dim::Kv], BIAS) },
-    same("model.layers.{}.self_attn.v_proj.weight", "blk.{}.attn_v.weight", &[Dim::Kv, Dim::Embd], Need::Always),
-    same("model.layers.{}.self_attn.v_proj.bias", "blk.{}.attn_v.bias", &[Dim::Kv], BIAS),
-    same("model.layers.{}.self_attn.o_proj.weight", "blk.{}.attn_output.weight", &[Dim::Embd, Dim::Q], Need::Always),
-    same("model.layers.{}.self_attn.o_proj.bias", "blk.{}.attn_output.bias", &[Dim::Embd], BIAS),
-    same("model.layers.{}.post_attention_layernorm.weight", "blk.{}.ffn_norm.weight", &[Dim::Embd], Need::Always),
-    same("model.layers.{}.mlp.gate_proj.weight", "blk.{}.ffn_gate.weight", &[Dim::Ff, Dim::Embd], Need::Always),
-    same("model.layers.{}.mlp.gate_proj.bias", "blk.{}.ffn_gate.bias", &[Dim::Ff], MLP_BIAS),
-    same("model.layers.{}.mlp.up_proj.weight", "blk.{}.ffn_up.weight", &[Dim::Ff, Dim::Embd], Need::Always),
-    same("model.layers.{}.mlp.up_proj.bias", "blk.{}.ffn_up.bias", &[Dim::Ff], MLP_BIAS),
-    same("model.layers.{}.mlp.down_proj.weight", "blk.{}.ffn_down.weight", &[Dim::Embd, Dim::Ff], Need::Always),
-    same("model.layers.{}.mlp.down_proj.bias", "blk.{}.ffn_down.bias", &[Dim::Embd], MLP_BIAS),
-];
+pub(crate) const TABLE: Table = Table {
+    rows: &[
+        row("model.embed_tokens.weight", "token_embd.weight", &[Vocab, Embd]),
+        row("model.norm.weight", "output_norm.weight", &[Embd]),
+        row("lm_head.weight", "output.weight", &[Vocab, Embd]).unless("tie_word_embeddings"),
+        row("model.layers.{}.input_layernorm.weight", "blk.{}.attn_norm.weight", &[Embd]),
+        row("model.layers.{}.self_attn.q_proj.weight", "blk.{}.attn_q.weight", &[Q, Embd]).rows(Rows::PairsQ),
+        row("model.layers.{}.self_attn.q_proj.bias", "blk.{}.attn_q.bias", &[Q]).rows(Rows::PairsQ).need(BIAS),
+        row("model.layers.{}.self_attn.k_proj.weight", "blk.{}.attn_k.weight", &[Kv, Embd]).rows(Rows::PairsK),
+        row("model.layers.{}.self_attn.k_proj.bias", "blk.{}.attn_k.bias", &[Kv]).rows(Rows::PairsK).need(BIAS),
+        row("model.layers.{}.self_attn.v_proj.weight", "blk.{}.attn_v.weight", &[Kv, Embd]),
+        row("model.layers.{}.self_attn.v_proj.bias", "blk.{}.attn_v.bias", &[Kv]).need(BIAS),
+        row("model.layers.{}.self_attn.o_proj.weight", "blk.{}.attn_output.weight", &[Embd, Q]),
+        row("model.layers.{}.self_attn.o_proj.bias", "blk.{}.attn_output.bias", &[Embd]).need(BIAS),
+        row("model.layers.{}.post_attention_layernorm.weight", "blk.{}.ffn_norm.weight", &[Embd]),
+        row("model.layers.{}.mlp.gate_proj.weight", "blk.{}.ffn_gate.weight", &[Ff, Embd]).need(DENSE),
+        row("model.layers.{}.mlp.gate_proj.bias", "blk.{}.ffn_gate.bias", &[Ff]).need(MLP_BIAS),
+        row("model.layers.{}.mlp.up_proj.weight", "blk.{}.ffn_up.weight", &[Ff, Embd]).need(DENSE),
+        row("model.layers.{}.mlp.up_proj.bias", "blk.{}.ffn_up.bias", &[Ff]).need(MLP_BIAS),
+        row("model.layers.{}.mlp.down_proj.weight", "blk.{}.ffn_down.weight", &[Embd, Ff]).need(DENSE),
+        row("model.layers.{}.mlp.down_proj.bias", "blk.{}.ffn_down.bias", &[Embd]).need(MLP_BIAS),
+        // Mixtral, as transformers 4 saves it, and as 5 does.
+        row("model.layers.{}.block_sparse_moe.gate.weight", "blk.{}.ffn_gate_inp.weight", &[NumExperts, Embd]).need(SPARSE),
+        row("model.layers.{}.block_sparse_moe.experts.{e}.w1.weight", "blk.{}.ffn_gate_exps.weight", &[Ff, Embd]).need(SPARSE),
+        row("model.layers.{}.block_sparse_moe.experts.{e}.w2.weight", "blk.{}.ffn_down_exps.weight", &[Embd, Ff]).need(SPARSE),
+        row("model.layers.{}.block_sparse_moe.experts.{e}.w3.weight", "blk.{}.ffn_up_exps.weight", &[Ff, Embd]).need(SPARSE),
+        row("model.layers.{}.mlp.gate.weight", "blk.{}.ffn_gate_inp.weight", &[NumExperts, Embd]).need(SPARSE),
+        row("model.layers.{}.mlp.experts.gate_up_proj", "blk.{}.ffn_gate_exps.weight", &[NumExperts, TwoFf, Embd]).rows(Rows::Half(0)).need(SPARSE),
+        row("model.layers.{}.mlp.experts.gate_up_proj", "blk.{}.ffn_up_exps.weight", &[NumExperts, TwoFf, Embd]).rows(Rows::Half(1)).need(SPARSE),
+        row("model.layers.{}.mlp.experts.down_proj", "blk.{}.ffn_down_exps.weight", &[NumExperts, Embd, Ff]).need(SPARSE),
+    ],
+    base: "model.",
+    dropped: &[],
+};
+
+static ABOUT: About = About { name: ARCH, classes: CLASSES, defaults: DEFAULTS, keys: KEYS, table: &TABLE, file_keys: FILE_KEYS };
+
+/// What llama.cpp reads of a Llama's section besides the common keys.
+pub(crate) const FILE_KEYS: &[FileKey] = &[FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32)];
 
 impl Family for Llama {
-    fn name(&self) -> &'static str {
-        ARCH
-    }
-
-    fn classes(&self) -> &'static [Class] {
-        CLASSES
-    }
-
-    fn keys(&self) -> Keys {
-        KEYS
-    }
-
-    fn names(&self) -> NameMap {
-        NameMap(TENSORS)
-    }
-
-    fn file_keys(&self) -> &'static [FileKey] {
-        const FILE_KEYS: &[FileKey] = &[FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32)];
-        FILE_KEYS
+    fn about(&self) -> &'static About {
+        &ABOUT
     }
 
     fn describe(&self, config: &Config, tensors: &[TensorInfo]) -> Result<Model, ArchError> {
-        let (params, dims) = read(config)?;
-        let n_layer = params.n_layer;
-        let mut hparams = params.hparams(ARCH);
-        hparams.push(hparams::set(ARCH, "vocab_size", dims.vocab));
-        hparams.push(hparams::set(ARCH, "rope.dimension_count", dims.head_dim));
-
-        let assigned = tensors::assign(TENSORS, &dims, n_layer, config, tensors)?;
-        let factors = params.rope.freq_factors(dims.head_dim).map(|factors| OutputTensor {
-            name: ROPE_FREQS.to_owned(),
-            expr: TensorExpr::Values(vec![factors.len() as u64], factors.into()),
-            keep_f32: true,
-        });
-        Ok(Model {
-            arch: ARCH,
-            hparams,
-            tensors: factors.into_iter().chain(assigned.tensors).collect(),
-            dropped: assigned.dropped,
-            vocab: VocabRoute::Llama,
-            vocab_size: dims.vocab.into(),
-            recipe: RecipeInputs { n_layer, n_head: dims.n_head, n_head_kv: dims.n_head_kv, n_expert: 0 },
-            warnings: engine_warnings(config, &params)?.into_iter().chain(assigned.warnings).collect(),
-        })
+        describe(ARCH, &read(config)?, config, tensors)
     }
 
-    fn decoder(&self, config: &Config) -> Result<Decoder, DecoderError> {
-        Ok(decoder::of_config(config)?)
+    fn decoder(&self, config: &Config, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+        decoder::of_config(config, &read(config)?, has)
     }
 
     fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
-        decoder::of_gguf(metadata, has)
+        decoder::of_gguf(ARCH, metadata, has)
     }
 
     fn config(
@@ -191,7 +167,7 @@ impl Family for Llama {
         set("rms_norm_eps", keys.float("attention.layer_norm_rms_epsilon")?);
         set("head_dim", head_dim.into());
         set("tie_word_embeddings", (!has("output.weight")).into());
-        if fills_head_dim_of(class) {
+        if class.model_type == "llama" {
             set("attention_bias", bias.into());
             set("mlp_bias", mlp_bias.into());
         } else {
@@ -206,69 +182,41 @@ impl Family for Llama {
     }
 }
 
-/// The hyper-parameters of a config, and the sizes that follow from them.
-fn read(config: &Config) -> Result<(TextParams, Dims), ArchError> {
-    let act = config.opt_str("hidden_act")?.unwrap_or("silu");
-    if !matches!(act, "silu" | "swish") {
-        return Err(config.wrong("hidden_act", "silu: the engine computes nothing else in this architecture", &act.into()));
-    }
-    let n_embd = config.positive_u32("hidden_size")?;
-    let n_head = config.positive_u32("num_attention_heads")?;
-    let n_head_kv = match config.opt_u32("num_key_value_heads")? {
-        None if config.filled().is_some() => n_head,
-        _ => config.positive_u32("num_key_value_heads")?,
-    };
-    if n_head % n_head_kv != 0 {
-        return Err(config.wrong("num_key_value_heads", "a divisor of num_attention_heads", &n_head_kv.into()));
-    }
-    let own_head_dim = config.opt_u32("head_dim")?;
-    let head_dim = own_head_dim.unwrap_or(n_embd / n_head);
-    if head_dim == 0 || head_dim % 2 != 0 {
-        return Err(config.wrong(
-            "head_dim",
-            "even and above 0 (hidden_size / num_attention_heads where absent)",
-            &head_dim.into(),
-        ));
-    }
-    let params = TextParams {
-        n_layer: config.positive_u32("num_hidden_layers")?,
-        n_ctx: config.positive_u32("max_position_embeddings")?,
-        n_embd,
-        n_ff: config.positive_u32("intermediate_size")?,
-        n_head,
-        n_head_kv,
-        head_dim: if fills_head_dim(config) { Some(head_dim) } else { own_head_dim },
-        rms_eps: config.f64("rms_norm_eps")?,
-        rope: Rope::read(config)?,
-    };
-    let vocab = config.positive_u32("vocab_size")?;
-    let dims = Dims { vocab, embd: n_embd, ff: params.n_ff, n_head, n_head_kv, head_dim };
-    Ok((params, dims))
+/// What a file of Llama's layout holds.
+pub(crate) fn describe(
+    arch: &'static str,
+    params: &TextParams,
+    config: &Config,
+    tensors: &[TensorInfo],
+) -> Result<Model, ArchError> {
+    let dims = params.dims();
+    let mut hparams = params.hparams(arch);
+    hparams.push(hparams::set(arch, "vocab_size", params.vocab));
+    hparams.push(hparams::set(arch, "rope.dimension_count", params.head_dim));
+    let assigned = assign::assign(&TABLE, &dims, params.n_layer, config, tensors)?;
+    Ok(Model::new(arch, params.n_layer, &dims, VocabRoute::Llama, hparams, assigned)
+        .with_table(ROPE_FREQS, params.rope.freq_factors(params.head_dim))
+        .warn(engine_warnings(config, params)?))
 }
 
-/// `LlamaConfig` fills in `head_dim`; `MistralConfig` leaves it null, and the file then has no key or value length.
-fn fills_head_dim(config: &Config) -> bool {
-    config.filled().is_some_and(fills_head_dim_of)
+/// The hyper-parameters of a config.
+pub(crate) fn read(config: &Config) -> Result<TextParams, ArchError> {
+    hparams::check_silu(config)?;
+    let mut params = TextParams::read(config, Reads::Plain)?;
+    config.f64("rms_norm_eps")?;
+    if config.opt_u32(EXPERTS)?.is_some_and(|n| n > 0) {
+        params.experts = Some(Experts::read(config, EXPERTS)?);
+    }
+    Ok(params)
 }
 
-fn fills_head_dim_of(class: &Class) -> bool {
-    class.model_type == "llama"
-}
+const EXPERTS: &str = "num_local_experts";
 
 /// What the model does and the engine, given this file, does not.
 fn engine_warnings(config: &Config, params: &TextParams) -> Result<Vec<String>, ArchError> {
-    let mut warnings = Vec::new();
-    match params.rope.scaling {
-        Scaling::LongRope => warnings.push(
-            "rope_scaling longrope: its factors have no place in this architecture's files; texts beyond the original context will suffer".to_owned(),
-        ),
-        Scaling::Dynamic => warnings.push(
-            "rope_scaling dynamic: the engine has nothing like it; texts beyond max_position_embeddings will suffer".to_owned(),
-        ),
-        Scaling::None | Scaling::Linear { .. } | Scaling::Yarn(_) | Scaling::Llama3(_) => {}
-    }
+    let mut warnings = params.rope.engine_warnings();
     // LlamaConfig has no such key: where a Llama's config.json has one, transformers ignores it too.
-    let window = if fills_head_dim(config) { None } else { config.opt_u32("sliding_window")? };
+    let window = if config.is_filled_as("llama") { None } else { config.opt_u32("sliding_window")? };
     if let Some(window) = window.filter(|&window| window < params.n_ctx) {
         warnings.push(format!(
             "sliding_window = {window}: in this architecture the engine attends to the whole context of {} tokens",

@@ -3,12 +3,27 @@
 use crate::{ArchError, Config};
 use ggufsmith_gguf::Value;
 
-/// The rotary parameters of a text model whose layers all share them.
+/// The rotary parameters of a text model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rope {
     /// `rope_theta`.
     pub(crate) theta: f64,
     pub(crate) scaling: Scaling,
+    /// `rope_theta` of the layers with a window, where it is one of their own; they have no scaling.
+    pub(crate) swa_theta: Option<f64>,
+    /// `partial_rotary_factor`: the share of a head that turns.
+    pub(crate) partial: Option<f64>,
+}
+
+/// What of the rotary parameters a family knows besides `rope_theta` and `rope_scaling`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// Nothing: all layers turn whole heads, alike.
+    Plain,
+    /// `partial_rotary_factor`.
+    Partial,
+    /// Layers with a window have parameters of their own: `rope_local_base_freq`, or `rope_parameters` by kind of layer.
+    ByLayer,
 }
 
 /// How positions beyond the trained context are handled.
@@ -19,7 +34,7 @@ pub(crate) enum Scaling {
         factor: f64,
     },
     Yarn(Yarn),
-    LongRope,
+    LongRope(LongRope),
     /// Base frequency grown with the text's length: llama.cpp has nothing like it.
     Dynamic,
     Llama3(Llama3),
@@ -33,6 +48,15 @@ pub(crate) struct Yarn {
     pub(crate) attention: Option<f64>,
     pub(crate) beta_fast: Option<f64>,
     pub(crate) beta_slow: Option<f64>,
+}
+
+/// What each frequency is divided by, in texts within the original context and beyond.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LongRope {
+    pub(crate) long: Vec<f32>,
+    pub(crate) short: Vec<f32>,
+    pub(crate) attention: Option<f64>,
+    pub(crate) factor: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +90,7 @@ const CONTEXT: &str = "original_max_position_embeddings";
 
 impl Rope {
     /// Read `rope_theta` with `rope_scaling`, or transformers 5's `rope_parameters`, which holds both.
-    pub(crate) fn read(config: &Config) -> Result<Self, ArchError> {
+    pub(crate) fn read(config: &Config, reads: Reads) -> Result<Self, ArchError> {
         let key = match (config.get("rope_parameters"), config.get("rope_scaling")) {
             (Some(_), Some(_)) => {
                 let (first, second) = (config.path("rope_parameters"), config.path("rope_scaling"));
@@ -75,43 +99,79 @@ impl Rope {
             (Some(_), None) => "rope_parameters",
             _ => "rope_scaling",
         };
+        let partial = if reads == Reads::Partial { config.opt_f64("partial_rotary_factor")? } else { None };
+        let local = if reads == Reads::ByLayer { config.opt_f64("rope_local_base_freq")? } else { None };
         let Some(params) = config.section(key)? else {
-            return Ok(Rope { theta: config.f64("rope_theta")?, scaling: Scaling::None });
+            return Ok(Rope { theta: config.f64("rope_theta")?, scaling: Scaling::None, swa_theta: local, partial });
         };
-        let harmless = |key, value: &_| KNOWN.contains(&key) || crate::keys::is_neutral(key, value).unwrap_or(value.is_null());
+        if reads == Reads::ByLayer
+            && let Some(full) = params.section("full_attention")?
+        {
+            let sliding =
+                params.section("sliding_attention")?.map(|sliding| Rope::of_params(config, &sliding, reads)).transpose()?;
+            if let Some(Rope { scaling, .. }) = sliding.as_ref().filter(|rope| rope.scaling != Scaling::None) {
+                let found = format!("{scaling:?}");
+                return Err(params.wrong(
+                    "sliding_attention",
+                    "without scaling: the engine has none in these layers",
+                    &found.into(),
+                ));
+            }
+            let swa_theta = sliding.map(|rope| rope.theta);
+            return Ok(Rope { swa_theta, ..Rope::of_params(config, &full, reads)? });
+        }
+        let rope = Rope::of_params(config, &params, reads)?;
+        Ok(Rope { swa_theta: local, partial: rope.partial.or(partial), ..rope })
+    }
+
+    /// Read one set of parameters; what it lacks may stand outside.
+    fn of_params(config: &Config, params: &Config, reads: Reads) -> Result<Self, ArchError> {
+        const PARTIAL: &str = "partial_rotary_factor";
+        let known = |key| KNOWN.contains(&key) || (reads == Reads::Partial && key == PARTIAL);
+        let harmless = |key, value: &_| known(key) || crate::keys::is_neutral(key, value).unwrap_or(value.is_null());
         if let Some((key, value)) = params.entries().find(|(key, value)| !harmless(key, value)) {
             let (key, class) = (params.path(key), config.class().name);
             return Err(ArchError::ForeignKey { key, value: crate::config::shown(value), class });
         }
+        let partial = if reads == Reads::Partial { params.opt_f64(PARTIAL)? } else { None };
         let theta = match params.opt_f64("rope_theta")? {
             Some(theta) => theta,
             None => config.f64("rope_theta")?,
         };
-        let scaling = match rope_type(&params)? {
+        let scaling = match rope_type(params)? {
             None | Some("default") => Scaling::None,
             Some("linear") => Scaling::Linear { factor: params.f64("factor")? },
             Some("yarn") => Scaling::Yarn(Yarn {
                 factor: params.f64("factor")?,
-                original_context: if params.has(CONTEXT) { &params } else { config }.u32(CONTEXT)?,
+                original_context: if params.has(CONTEXT) { params } else { config }.u32(CONTEXT)?,
                 extrapolation: params.opt_f64("extrapolation_factor")?,
                 attention: params.opt_f64(if params.has("attention_factor") { "attention_factor" } else { "attn_factor" })?,
                 beta_fast: params.opt_f64("beta_fast")?,
                 beta_slow: params.opt_f64("beta_slow")?,
             }),
-            Some("longrope" | "su") => Scaling::LongRope,
+            Some("longrope" | "su") => {
+                let factors =
+                    |key| Ok::<_, ArchError>(params.opt_numbers(key)?.unwrap_or_default().iter().map(|&f| f as f32).collect());
+                Scaling::LongRope(LongRope {
+                    long: factors("long_factor")?,
+                    short: factors("short_factor")?,
+                    attention: params.opt_f64("attention_factor")?,
+                    factor: params.opt_f64("factor")?,
+                })
+            }
             Some("dynamic") => Scaling::Dynamic,
             Some("llama3") => Scaling::Llama3(Llama3 {
                 factor: params.f64("factor")?,
                 low_freq_factor: params.f64("low_freq_factor")?,
                 high_freq_factor: params.f64("high_freq_factor")?,
-                original_context: if params.has(CONTEXT) { &params } else { config }.f64(CONTEXT)?,
+                original_context: if params.has(CONTEXT) { params } else { config }.f64(CONTEXT)?,
             }),
             Some(other) => {
                 let expected = "one of default, linear, yarn, longrope, su, dynamic, llama3";
                 return Err(params.wrong("rope_type", expected, &other.into()));
             }
         };
-        Ok(Rope { theta, scaling })
+        Ok(Rope { theta, scaling, swa_theta: None, partial })
     }
 
     /// `rope.scaling.*` and `rope.freq_base` without their prefix, in the order of the reference converter.
@@ -134,10 +194,30 @@ impl Rope {
                 ];
                 list.extend(optional.into_iter().filter_map(|(key, value)| Some((key, f32(value?)))));
             }
-            Scaling::LongRope => list.push(("rope.scaling.type", "longrope".into())),
+            Scaling::LongRope(_) => list.push(("rope.scaling.type", "longrope".into())),
         }
         list.push(("rope.freq_base", f32(self.theta)));
+        list.extend(self.swa_theta.map(|theta| ("rope.freq_base_swa", f32(theta))));
         list
+    }
+
+    /// Those of layers with a window: no scaling, and a `theta` of their own where there is one.
+    pub(crate) fn unscaled(&self) -> Self {
+        Rope { theta: self.swa_theta.unwrap_or(self.theta), scaling: Scaling::None, ..self.clone() }
+    }
+
+    /// What the model does and an engine that knows no frequency factors but `rope_freqs` does not.
+    pub(crate) fn engine_warnings(&self) -> Vec<String> {
+        let text = match self.scaling {
+            Scaling::LongRope(_) => {
+                "rope_scaling longrope: its factors have no place in this architecture's files; texts beyond the original context will suffer"
+            }
+            Scaling::Dynamic => {
+                "rope_scaling dynamic: the engine has nothing like it; texts beyond max_position_embeddings will suffer"
+            }
+            Scaling::None | Scaling::Linear { .. } | Scaling::Yarn(_) | Scaling::Llama3(_) => return Vec::new(),
+        };
+        vec![text.to_owned()]
     }
 
     /// What each rotary frequency is divided by (`rope_freqs.weight`, `head_dim / 2` values), where the scaling needs it.

@@ -1,7 +1,7 @@
 //! Every way of writing a config.json in fixtures/configs against the section of keys and the list of tensors that the reference
 //! converter makes of it.
 
-use ggufsmith_arch::{Hparam, Model, Options, by_class, class_names, describe};
+use ggufsmith_arch::{FAMILIES, Hparam, Model, Options, by_class, class_names, describe};
 use ggufsmith_core::{DType, TensorExpr, TensorInfo};
 use ggufsmith_gguf::Value;
 use serde_json::Value as Json;
@@ -131,8 +131,19 @@ fn recipe_inputs_and_classes() {
     let model = described(&cases()["mistral, default heads"]);
     assert_eq!((model.recipe.n_layer, model.recipe.n_head, model.recipe.n_head_kv, model.recipe.n_expert), (1, 8, 8, 0));
     assert_eq!((model.arch, model.vocab_size), ("llama", 512));
-    for name in class_names() {
-        let (_, class) = by_class(name).unwrap();
-        assert!(serde_json::from_str::<serde_json::Map<String, Json>>(class.defaults).is_ok(), "{name}");
+}
+
+#[test]
+fn defaults_are_json_objects_and_no_name_is_there_twice() {
+    let mut model_types = Vec::new();
+    for defaults in FAMILIES.iter().flat_map(|family| family.about().defaults) {
+        assert!(serde_json::from_str::<serde_json::Map<String, Json>>(defaults.json).is_ok(), "{}", defaults.model_type);
+        model_types.push(defaults.model_type);
+    }
+    for mut names in [model_types, class_names().collect(), FAMILIES.iter().map(|family| family.name()).collect()] {
+        let len = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), len, "{names:?}");
     }
 }

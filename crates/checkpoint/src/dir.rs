@@ -39,8 +39,12 @@ impl ModelDir {
         let root = if options.follow_symlinks { None } else { Some(file::containment_root(path).map_err(io)?) };
         let (config, read) = (serde_json::Value::Null, Arc::default());
         let mut dir = ModelDir { path: path.to_owned(), root, options, config, read };
+        let class = dir.options.class.clone();
         dir.config =
             dir.json("config.json")?.ok_or_else(|| CheckpointError::NotAModel { path: path.into(), missing: "config.json" })?;
+        if let (Some(class), Some(config)) = (class, dir.config.as_object_mut()) {
+            config.insert("architectures".to_owned(), vec![class].into());
+        }
         Ok(dir)
     }
 
@@ -65,7 +69,7 @@ impl ModelDir {
         resolved.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// config.json as it is.
+    /// config.json as it is, but for the class where [`OpenOptions::class`] names one.
     pub fn config(&self) -> &serde_json::Value {
         &self.config
     }

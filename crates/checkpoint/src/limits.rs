@@ -39,6 +39,8 @@ impl Default for Limits {
 /// How a model directory is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenOptions {
+    /// The class to take the model for, on the user's word, whatever config.json's `architectures` says.
+    pub class: Option<String>,
     /// Follow symbolic links out of the model's directory. Without it a link may point anywhere inside the directory, and in a
     /// Hub cache (`models--org--name/snapshots/<revision>`, whose files are links into `blobs`) anywhere inside the repository's
     /// folder: a downloaded repository cannot name files of its own choice.

@@ -1,6 +1,6 @@
 //! Names that users type: file types, and what they may have meant.
 
-use ggufsmith_arch::nearest;
+use ggufsmith_arch::{FAMILIES, nearest};
 use ggufsmith_convert::recipe::{self, FileType};
 use ggufsmith_core::{FORMATS, Format, LAYOUTS, formats};
 
@@ -60,6 +60,23 @@ pub fn format(name: &str) -> Result<&'static Format, TypeNameError> {
     }
 }
 
+/// The class that stands for an architecture (`llama`), or the class of that name.
+///
+/// # Errors
+/// What there is, the nearest names first.
+pub fn class(name: &str) -> Result<String, String> {
+    let family = FAMILIES.iter().find(|family| family.name() == name);
+    if let Some(class) =
+        family.and_then(|family| family.classes().first()).or(ggufsmith_arch::by_class(name).map(|(_, class)| class))
+    {
+        return Ok(class.name.to_owned());
+    }
+    let all = || FAMILIES.iter().map(|family| family.name());
+    let near = nearest(name, all().chain(ggufsmith_arch::class_names()));
+    let offer = if near.is_empty() { String::new() } else { format!(" (did you mean {}?)", near.join(" or ")) };
+    Err(format!("no such architecture{offer}; there are {}", all().collect::<Vec<_>>().join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +86,14 @@ mod tests {
         assert_eq!(format("q6_K").unwrap().name, "Q6_K");
         assert!(matches!(format("q8_1"), Err(TypeNameError::NotYet(offer)) if offer.contains("Q8_0")));
         assert!(matches!(format("q4_k_m"), Err(TypeNameError::Unknown(..))), "a mixture is no tensor type");
+    }
+
+    #[test]
+    fn architectures_and_classes() {
+        assert_eq!(class("llama").as_deref(), Ok("LlamaForCausalLM"));
+        assert_eq!(class("MistralForCausalLM").as_deref(), Ok("MistralForCausalLM"));
+        let error = class("lama").unwrap_err();
+        assert!(error.contains("did you mean llama") && error.contains("qwen3moe"), "{error}");
     }
 
     #[test]

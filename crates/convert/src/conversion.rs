@@ -299,6 +299,7 @@ fn output_path(target: &Target, general: &General, file_type: &FileType) -> Resu
 fn all_metadata(model: &Model, general: &General, tokenizer: &Tokenizer) -> Metadata {
     let mut all = Metadata::new();
     all.set("general.architecture", model.arch);
+    all.extend(model.first.iter().cloned());
     general.write(&mut all);
     for hparam in &model.hparams {
         match hparam {

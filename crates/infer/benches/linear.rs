@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout, unsafe_code)]
 
 use ggufsmith_arch::Decoder;
-use ggufsmith_arch::decoder::{Linear, Norm};
+use ggufsmith_arch::decoder::{Linear, Matrix, Norm};
 use ggufsmith_core::{DType, ENCODERS, Rows, Words};
 use ggufsmith_infer::{Buffers, Gemm, Model, Storage, Tensor, Tensors, Weights, WeightsError};
 use std::hint::black_box;
@@ -80,15 +80,8 @@ const NORM: &str = "norm";
 /// A model that is one linear layer: its head.
 fn linear(memory: Memory) -> Model {
     let (rows, cols) = (memory.rows as u32, memory.cols as u32);
-    let decoder = Decoder {
-        n_vocab: rows,
-        n_embd: cols,
-        n_ctx_train: 1,
-        token_embd: "matrix".into(),
-        layers: Vec::new(),
-        output_norm: Norm { weight: NORM.into(), eps: 0.0 },
-        output: Linear { weight: "matrix".into(), bias: None, rows, cols },
-    };
+    let embedding = Matrix::whole("matrix", rows, cols);
+    let decoder = Decoder::new(embedding, 1, Vec::new(), Norm::rms(NORM, cols, 0.0), Linear::new("matrix", rows, cols));
     Model::new(decoder, Weights::new(Box::new(memory)), Box::new(Gemm), 1).expect("every tensor is there")
 }
 

@@ -70,10 +70,9 @@ impl Scratch {
         let at = start * stride + head / group * head_dim;
         self.scores.resize(tokens * len, 0.0);
         self.out.resize(tokens * head_dim, 0.0);
-        let scale = 1.0 / (head_dim as f32).sqrt();
         let queries = View { data: queries, stride: row, rows: tokens, cols: head_dim };
         let keys = View { data: &kv.keys[at..], stride, rows: len, cols: head_dim };
-        small(queries, keys, true, &mut self.scores, scale);
+        small(queries, keys, true, &mut self.scores, attention.scale);
         let window = attention.window.map_or(usize::MAX, |window| window as usize);
         ops::vector(
             #[inline(always)]
@@ -84,6 +83,9 @@ impl Scratch {
                     let begin = (position + 1).saturating_sub(window).saturating_sub(start);
                     scores[..begin].fill(0.0);
                     scores[end..].fill(0.0);
+                    if let Some(cap) = attention.softcap {
+                        ops::softcap(&mut scores[begin..end], cap);
+                    }
                     ops::softmax(&mut scores[begin..end]);
                 }
             },
@@ -97,12 +99,12 @@ impl Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ggufsmith_arch::decoder::{Linear, Rope, RopeLayout};
+    use ggufsmith_arch::decoder::Linear;
 
     fn attention(n_head: u32, n_head_kv: u32, head_dim: u32, window: Option<u32>) -> Attention {
-        let linear = || Linear { weight: String::new(), bias: None, rows: 0, cols: 0 };
-        let rope = Rope { layout: RopeLayout::Halves, inv_freq: vec![], factors: None, magnitude: 1.0 };
-        Attention { n_head, n_head_kv, head_dim, q: linear(), k: linear(), v: linear(), o: linear(), rope, window }
+        let linear = || Linear::new("", 0, 0);
+        let projections = [linear(), linear(), linear(), linear()];
+        Attention { window, ..Attention::new(n_head, n_head_kv, head_dim, projections, None) }
     }
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -123,7 +125,8 @@ mod tests {
                 let score = |p: usize| {
                     let k = &kv.keys[p * stride + at..][..head_dim];
                     let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                    (dot / (head_dim as f64).sqrt()).exp()
+                    let score = dot * f64::from(a.scale);
+                    a.softcap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh()).exp()
                 };
                 let weights: Vec<f64> = (begin..=position).map(score).collect();
                 let total: f64 = weights.iter().sum();
@@ -145,16 +148,20 @@ mod tests {
             (2, 1, 4, 1, 50, Some(7)),
             (3, 3, 8, 64, 0, Some(1)),
         ] {
-            let a = attention(n_head, n_head_kv, head_dim, window);
+            let plain = attention(n_head, n_head_kv, head_dim, window);
+            // Large scores, so that a cap that is forgotten shows.
+            let capped = Attention { scale: 3.0, softcap: Some(2.0), ..plain.clone() };
             let queries = numbers(tokens * (n_head * head_dim) as usize, 1);
             let len = (past + tokens) * (n_head_kv * head_dim) as usize;
             let (keys, values) = (numbers(len, 2), numbers(len, 3));
             let kv = KeysValues { keys: &keys, values: &values };
-            let mut out = vec![0.0; queries.len()];
-            attend(&a, &queries, past, kv, &mut out);
-            let expected = textbook(&a, &queries, past, kv);
-            let worst = out.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
-            assert!(worst < 1e-5, "{n_head} {tokens} {window:?}: {worst}");
+            for a in [plain, capped] {
+                let mut out = vec![0.0; queries.len()];
+                attend(&a, &queries, past, kv, &mut out);
+                let expected = textbook(&a, &queries, past, kv);
+                let worst = out.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+                assert!(worst < 1e-5, "{n_head} {tokens} {window:?} {:?}: {worst}", a.softcap);
+            }
         }
     }
 }

@@ -11,8 +11,14 @@
 #![deny(unsafe_code)]
 
 mod attention;
+mod batch;
 pub mod beam;
+mod check;
+mod cost;
+mod ffn;
 pub mod generate;
+mod layer;
+mod linear;
 mod matmul;
 mod model;
 pub mod ops;
@@ -23,7 +29,9 @@ mod session;
 mod toy;
 mod weights;
 
+pub use batch::{Batch, Buffers, LayerCache, Sequence};
+pub use linear::TILE_BYTES;
 pub use matmul::{Gemm, MatMul, View};
-pub use model::{Batch, Buffers, InferError, LayerCache, Model, Sequence, TILE_BYTES};
+pub use model::{InferError, Model};
 pub use session::Session;
 pub use weights::{GgufTensors, SourceTensors, Storage, Tensor, Tensors, Weights, WeightsError};

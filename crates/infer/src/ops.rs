@@ -3,9 +3,15 @@
 //! Loops are compiled for the machine's vector instructions when they run ([`vector`]); sums of rows are taken in eight parts, always
 //! the same, so that the bits do not depend on the instructions either.
 
+mod activation;
+mod norm;
+
 use crate::rope::Turn;
 use ggufsmith_arch::decoder::RopeLayout;
 use rayon::prelude::*;
+
+pub(crate) use activation::{activate, clip, gate, scale_and_cap, sigmoid, softcap};
+pub(crate) use norm::{Numbers, normalize};
 
 /// Run plain loops as vector code of the machine. What is inlined into `f` is compiled for each instruction set; `f` itself must be a
 /// closure that is `#[inline(always)]`, or it stays outside.
@@ -70,47 +76,12 @@ pub fn max(row: &[f32]) -> f32 {
     if nan.contains(&true) { f32::NAN } else { parts.into_iter().fold(f32::NEG_INFINITY, f32::max) }
 }
 
-/// `out = x / sqrt(mean(x²) + eps) * weight` for rows of `weight.len()` elements.
-pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let cols = weight.len();
-    let rows = out.par_chunks_mut(cols * ROWS).zip(x.par_chunks(cols * ROWS));
-    rows.for_each(|(out, x)| {
-        vector(
-            #[inline(always)]
-            || {
-                for (out, x) in out.chunks_exact_mut(cols).zip(x.chunks_exact(cols)) {
-                    let mean = sum(x, |value| value * value) / cols as f32;
-                    let scale = 1.0 / (mean + eps).sqrt();
-                    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                        *out = x * scale * weight;
-                    }
-                }
-            },
-        );
-    });
-}
-
-/// `gate = silu(gate) * up`, with `silu(x) = x / (1 + e^-x)`.
-pub(crate) fn silu_mul(gate: &mut [f32], up: &[f32]) {
-    const CHUNK: usize = 1 << 14;
-    gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| {
-        vector(
-            #[inline(always)]
-            || {
-                for (gate, up) in gate.iter_mut().zip(up) {
-                    *gate = *gate / (1.0 + exp(-*gate)) * up;
-                }
-            },
-        );
-    });
-}
-
-/// `x += y`.
-pub(crate) fn add(x: &mut [f32], y: &[f32]) {
+/// `x += scale * y`.
+pub(crate) fn add(x: &mut [f32], y: &[f32], scale: f32) {
     const CHUNK: usize = 1 << 14;
     x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(x, y)| {
         for (x, y) in x.iter_mut().zip(y) {
-            *x += y;
+            *x += scale * y;
         }
     });
 }
@@ -209,16 +180,6 @@ mod tests {
     }
 
     #[test]
-    fn norm_gives_rows_of_length_one() {
-        let x = [3.0, 4.0, 0.0, 5.0];
-        let mut out = [0.0; 4];
-        rms_norm(&x, &[1.0, 2.0], 0.0, &mut out);
-        let length = (12.5f32).sqrt();
-        assert!((out[0] - 3.0 / length).abs() < 1e-6 && (out[1] - 8.0 / length).abs() < 1e-6);
-        assert!(out[2] == 0.0 && (out[3] - 2.0 * 2f32.sqrt()).abs() < 1e-6);
-    }
-
-    #[test]
     fn both_layouts_turn_the_same_pairs() {
         let (cos, sin) = ([0.6, 0.8], [0.8, -0.6]);
         let turn = Turn { cos: &cos, sin: &sin };
@@ -227,5 +188,17 @@ mod tests {
         let mut pairs = [1.0, 3.0, 2.0, 4.0];
         rotate(&mut pairs, 4, 4, RopeLayout::Pairs, &[turn]);
         assert_eq!([pairs[0], pairs[2], pairs[1], pairs[3]], halves);
+    }
+
+    #[test]
+    fn elements_behind_the_rotated_ones_stay() {
+        let (cos, sin) = ([0.6], [0.8]);
+        let turn = Turn { cos: &cos, sin: &sin };
+        for layout in [RopeLayout::Halves, RopeLayout::Pairs] {
+            let mut row = [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0];
+            rotate(&mut row, 8, 4, layout, &[turn]);
+            assert_eq!(row[..4], row[4..]);
+            assert!((row[0] + 1.0).abs() < 1e-6 && (row[1] - 2.0).abs() < 1e-6 && row[2..4] == [3.0, 4.0], "{row:?}");
+        }
     }
 }

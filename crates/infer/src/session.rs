@@ -1,7 +1,7 @@
 //! A model with a memory of what it has read.
 
 use crate::generate::NextToken;
-use crate::model::{Batch, Buffers, InferError, LayerCache, Model};
+use crate::{Batch, Buffers, InferError, LayerCache, Model};
 
 /// Sequences that grow: keys and values of every position are kept, in F32.
 pub struct Session<'a> {
@@ -60,7 +60,7 @@ impl<'a> Session<'a> {
             batch.push(tokens.len(), self.used[*slot]);
         }
         let tokens: Vec<u32> = runs.iter().flat_map(|(_, tokens)| tokens.iter().copied()).collect();
-        let mut hidden = model.embed(&tokens)?;
+        let mut hidden = model.embed(&batch, &tokens)?;
         for layer in 0..model.decoder().layers.len() {
             let mut slots: Vec<Option<&mut Vec<LayerCache>>> = self.slots.iter_mut().map(Some).collect();
             let mut caches: Vec<&mut LayerCache> = Vec::with_capacity(runs.len());

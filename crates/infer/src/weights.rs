@@ -1,11 +1,14 @@
 //! Weights of either side, decoded to F32 a tile at a time.
 
+mod select;
+
 use ggufsmith_core::format::DecodeError;
 use ggufsmith_core::{DType, Format, SourceError, TensorSource, Words, formats};
 use ggufsmith_gguf::{GgufError, Shards};
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+pub(crate) use select::TRANSPOSED_ROWS;
 
 /// Why weights could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -173,33 +176,20 @@ impl Weights {
         Ok(())
     }
 
-    /// Decode whole rows from row `from` on, on the threads of the current pool: `out` is `[rows, stride]`, of which the first `cols`
-    /// elements of each row are written.
-    ///
-    /// # Errors
-    /// [`WeightsError`] where the rows are not those of the tensor or its bytes cannot be read.
-    ///
-    /// # Panics
-    /// Where `out` is no whole number of rows, or `stride` less than the tensor's columns: a fault of the caller.
-    pub fn decode(&self, name: &str, from: u64, stride: usize, out: &mut [f32]) -> Result<(), WeightsError> {
-        let tensor = self.tensor(name).ok_or_else(|| WeightsError::Missing { tensor: name.to_owned() })?;
-        if out.is_empty() {
-            return Ok(());
-        }
-        assert!(stride > 0 && out.len().is_multiple_of(stride), "whole rows");
-        let step = (DECODE_ELEMS / stride).max(1);
-        out.par_chunks_mut(step * stride)
-            .enumerate()
-            .try_for_each(|(at, out)| self.decode_here(name, &tensor, from + (at * step) as u64, stride, out))
-    }
-
-    fn decode_here(&self, name: &str, tensor: &Tensor, from: u64, stride: usize, out: &mut [f32]) -> Result<(), WeightsError> {
-        let cols = tensor.shape.last().copied().unwrap_or(1);
-        let rows = (out.len() / stride) as u64;
-        let (offset, len) = bytes(name, tensor, from.saturating_mul(cols), rows * cols)?;
+    /// Decode elements from `from` on into rows `(cols, stride)`, of which the first `cols` elements are written, on this thread.
+    fn decode_here(
+        &self,
+        name: &str,
+        tensor: &Tensor,
+        from: u64,
+        (cols, stride): (usize, usize),
+        out: &mut [f32],
+    ) -> Result<(), WeightsError> {
+        let rows = out.len() / stride;
+        let (offset, len) = bytes(name, tensor, from, (rows * cols) as u64)?;
         let mut decoded = |raw: &[u8]| {
-            let mut rows = out.chunks_exact_mut(stride).zip(raw.chunks_exact(raw.len() / rows as usize));
-            rows.try_for_each(|(out, raw)| tensor.storage.decode(raw, &mut out[..cols as usize]))
+            let mut rows = out.chunks_exact_mut(stride).zip(raw.chunks_exact(raw.len() / rows));
+            rows.try_for_each(|(out, raw)| tensor.storage.decode(raw, &mut out[..cols]))
         };
         let decoded = match self.resident.get(name) {
             Some(raw) => decoded(&raw[offset as usize..(offset + len) as usize]),
@@ -212,14 +202,17 @@ impl Weights {
         decoded.map_err(|source| WeightsError::Decode { tensor: name.to_owned(), source })
     }
 
-    /// A small tensor as a whole: norms, biases, frequency factors.
+    /// A small tensor as a whole.
     ///
     /// # Errors
-    /// As [`Weights::expect`] and [`Weights::decode`].
-    pub fn vector(&self, name: &str, shape: &[u64]) -> Result<Vec<f32>, WeightsError> {
-        self.expect(name, shape)?;
-        let mut out = vec![0.0; shape.iter().product::<u64>() as usize];
-        self.decode(name, 0, out.len(), &mut out)?;
+    /// [`WeightsError`] where it is missing, has another shape, or cannot be read or decoded.
+    pub(crate) fn tensor_values(&self, name: &str, shape: &[u64]) -> Result<Vec<f32>, WeightsError> {
+        let tensor = self.expect(name, shape)?;
+        let mut out = vec![0.0; tensor.elems() as usize];
+        if !out.is_empty() {
+            let len = out.len();
+            self.decode_here(name, &tensor, 0, (len, len), &mut out)?;
+        }
         Ok(out)
     }
 }

@@ -69,7 +69,7 @@ impl Source {
         metadata.extend(tokenizer::build(&self.dir, &self.request())?.metadata);
         let weights: Arc<dyn TensorSource> = self.checkpoint.clone();
         Ok(Side {
-            decoder: ggufsmith_arch::decoder(self.dir.config())?,
+            decoder: ggufsmith_arch::decoder(self.dir.config(), &|name| self.checkpoint.info(name).is_some())?,
             tensors: Box::new(SourceTensors(weights)),
             text: Text::new(GgufTokenizer::new(&metadata)?),
         })

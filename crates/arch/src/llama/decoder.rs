@@ -1,194 +1,55 @@
 //! How a Llama computes, on either side.
 
-use super::{ARCH, fills_head_dim, read};
-use crate::decoder::{Attention, Decoder, DecoderError, GatedFfn, Layer, Linear, Norm, Rope, RopeLayout};
-use crate::{ArchError, Config, frequencies};
-use ggufsmith_gguf::{FromValue, Metadata};
+use crate::decoder::{Activation, Decoder, DecoderError, Ffn, RopeLayout, Shares};
+use crate::gated::{GGUF, Gated, HF, Mixture, RMS_EPS, Shape};
+use crate::hparams::TextParams;
+use crate::{Config, frequencies};
+use ggufsmith_gguf::Metadata;
 
-/// The sizes of a model.
-struct Sizes {
-    n_layer: u32,
-    n_embd: u32,
-    n_ff: u32,
-    n_head: u32,
-    n_head_kv: u32,
-    head_dim: u32,
-    n_vocab: u32,
-    n_ctx_train: u32,
-    eps: f32,
-}
+/// Mixtral's experts in a checkpoint: gate, up, down.
+const EXPERTS: (&str, [&str; 3]) = ("block_sparse_moe", ["w1", "w3", "w2"]);
 
-/// How a side calls its tensors: the parts of a layer, as in `HF_PARTS`.
-struct Names<'a> {
-    token_embd: &'a str,
-    output_norm: &'a str,
-    /// The head, or the embedding matrix where they are tied.
-    output: &'a str,
-    layer: &'a str,
-    parts: [&'a str; 9],
-}
-
-const HF_PARTS: [&str; 9] = [
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "post_attention_layernorm",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
-const GGUF_PARTS: [&str; 9] =
-    ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"];
-
-/// As transformers' `LlamaForCausalLM` and `MistralForCausalLM` compute a checkpoint with this config.
-pub(super) fn of_config(config: &Config) -> Result<Decoder, ArchError> {
-    let (params, dims) = read(config)?;
-    let flag = |key| Ok::<_, ArchError>(config.opt_bool(key)?.unwrap_or(false));
+/// As transformers' Llama, Mistral and Mixtral compute a checkpoint with this config.
+pub(crate) fn of_config(config: &Config, params: &TextParams, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+    let flag = |key| Ok::<_, DecoderError>(config.opt_bool(key)?.unwrap_or(false));
     let (attention_bias, mlp_bias) = (flag("attention_bias")?, flag("mlp_bias")?);
     // LlamaForCausalLM knows no window, whatever its config.json says.
-    let window = if fills_head_dim(config) { None } else { config.opt_u32("sliding_window")? };
-    let rope = params.rope.transformers(dims.head_dim, params.n_ctx).map_err(|error| match error {
-        DecoderError::Config(error) => error,
-        other => {
-            config.wrong("rope_scaling", "a kind whose frequencies do not depend on the text's length", &other.to_string().into())
+    let window = if config.is_filled_as("llama") { None } else { config.opt_u32("sliding_window")? };
+    let gated = Gated {
+        shape: Shape::of_params(params),
+        names: HF,
+        rope: params.rope.transformers(params.head_dim, params.n_ctx)?,
+        act: Activation::Silu,
+        tied: flag("tie_word_embeddings")?,
+        biased: &|part| if part.starts_with("self_attn") { attention_bias } else { mlp_bias },
+    };
+    Ok(gated.decoder(|number, layer| {
+        layer.attn.window = window;
+        if let Some(experts) = params.experts {
+            let mixture = Mixture { count: experts.count, used: experts.used, n_ff: params.n_ff };
+            layer.ffn = Ffn::Experts(Box::new(gated.experts(number, EXPERTS, Shares::OfUsed, mixture, has)));
         }
-    })?;
-    let sizes = Sizes {
-        n_layer: params.n_layer,
-        n_embd: params.n_embd,
-        n_ff: params.n_ff,
-        n_head: params.n_head,
-        n_head_kv: params.n_head_kv,
-        head_dim: dims.head_dim,
-        n_vocab: dims.vocab,
-        n_ctx_train: params.n_ctx,
-        eps: params.rms_eps as f32,
-    };
-    let names = Names {
-        token_embd: "model.embed_tokens.weight",
-        output_norm: "model.norm.weight",
-        output: if flag("tie_word_embeddings")? { "model.embed_tokens.weight" } else { "lm_head.weight" },
-        layer: "model.layers",
-        parts: HF_PARTS,
-    };
-    Ok(decoder(&sizes, &names, &rope, window, |part| match part {
-        part if part.starts_with("self_attn") => attention_bias,
-        _ => mlp_bias,
     }))
 }
 
-/// As llama.cpp computes a file with this metadata (`src/models/llama.cpp`). `has` says which tensors there are: biases, head and
-/// frequency factors are used where they are present.
-pub(super) fn of_gguf(metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
-    let key = |name: &str| format!("{ARCH}.{name}");
-    let positive = |name: &str| match metadata.require::<u32>(&key(name))? {
-        0 => Err(value(&key(name), "above 0", 0)),
-        n => Ok(n),
-    };
-    if let Some(n_expert @ 1..) = metadata.lookup::<u32>(&key("expert_count"))? {
-        let what = format!("{} = {n_expert}", key("expert_count"));
-        return Err(DecoderError::Unsupported { what, why: "a mixture of experts has no forward pass yet" });
-    }
-    let (n_embd, n_head) = (positive("embedding_length")?, positive("attention.head_count")?);
-    let n_head_kv = optional(metadata, &key("attention.head_count_kv"))?.unwrap_or(n_head);
-    if n_head_kv == 0 || n_head % n_head_kv != 0 {
-        return Err(value(&key("attention.head_count_kv"), &format!("a divisor of head_count {n_head}"), n_head_kv));
-    }
-    let head_dim = optional(metadata, &key("attention.key_length"))?.unwrap_or(n_embd / n_head);
-    let value_dim = optional(metadata, &key("attention.value_length"))?.unwrap_or(n_embd / n_head);
-    let rotated = optional(metadata, &key("rope.dimension_count"))?.unwrap_or(head_dim);
-    if head_dim == 0 || head_dim % 2 != 0 || head_dim > MAX_HEAD {
-        return Err(value(&key("attention.key_length"), &format!("even, above 0 and at most {MAX_HEAD}"), head_dim));
-    }
-    if value_dim != head_dim {
-        return Err(value(&key("attention.value_length"), &format!("key_length, {head_dim}"), value_dim));
-    }
-    if rotated != head_dim {
-        return Err(value(&key("rope.dimension_count"), &format!("the head size {head_dim}"), rotated));
-    }
-    let n_vocab = match optional(metadata, &key("vocab_size"))? {
-        Some(n) => n,
-        None => metadata.require::<&[String]>("tokenizer.ggml.tokens")?.len() as u32,
-    };
-    let n_ctx_train = positive("context_length")?;
-    let n_layer = positive("block_count")?;
-    if n_layer > MAX_LAYERS {
-        return Err(value(&key("block_count"), &format!("at most {MAX_LAYERS}"), n_layer));
-    }
-    let sizes = Sizes {
-        n_layer,
-        n_embd,
-        n_ff: positive("feed_forward_length")?,
-        n_head,
-        n_head_kv,
-        head_dim,
-        n_vocab,
-        n_ctx_train,
-        eps: metadata.require::<f32>(&key("attention.layer_norm_rms_epsilon"))?,
-    };
+/// As llama.cpp computes a file of architecture `arch` with this metadata (`src/models/llama.cpp`). `has` says which tensors there are:
+/// biases, head and frequency factors are used where they are present.
+pub(crate) fn of_gguf(arch: &str, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
+    let shape = Shape::of_gguf(metadata, arch, RMS_EPS)?.whole_heads(arch)?;
+    let mixture = Mixture::of_gguf(metadata, arch, |_| shape.n_ff)?;
     let factors = has("rope_freqs.weight").then(|| "rope_freqs.weight".to_owned());
-    let rope = frequencies::llama_cpp(metadata, ARCH, head_dim, n_ctx_train, RopeLayout::Pairs, factors)?;
-    let names = Names {
-        token_embd: "token_embd.weight",
-        output_norm: "output_norm.weight",
-        output: if has("output.weight") { "output.weight" } else { "token_embd.weight" },
-        layer: "blk",
-        parts: GGUF_PARTS,
+    let gated = Gated {
+        shape,
+        names: GGUF,
+        rope: frequencies::llama_cpp(metadata, arch, shape.n_rot, shape.n_ctx, RopeLayout::Pairs, factors)?,
+        act: Activation::Silu,
+        tied: !has(GGUF.output),
+        // The loader asks for each bias by itself; blocks of one model do not differ.
+        biased: &|part| has(&format!("blk.0.{part}.bias")),
     };
-    // The loader asks for each bias by itself; blocks of one model do not differ.
-    Ok(decoder(&sizes, &names, &rope, None, |part| has(&format!("blk.0.{part}.bias"))))
-}
-
-/// llama.cpp's `LLAMA_MAX_LAYERS`.
-const MAX_LAYERS: u32 = 512;
-/// Tables are made by the size of a head before its tensors are looked at; the largest in use is 512.
-const MAX_HEAD: u32 = 1 << 16;
-
-fn optional<'a, T: FromValue<'a>>(metadata: &'a Metadata, key: &str) -> Result<Option<T>, DecoderError> {
-    Ok(metadata.lookup(key)?)
-}
-
-fn value(key: &str, expected: &str, found: u32) -> DecoderError {
-    DecoderError::Value { key: key.to_owned(), expected: expected.to_owned(), found: found.to_string() }
-}
-
-fn decoder(sizes: &Sizes, names: &Names, rope: &Rope, window: Option<u32>, biased: impl Fn(&str) -> bool) -> Decoder {
-    let &Sizes { n_embd, n_ff, n_head, n_head_kv, head_dim, eps, .. } = sizes;
-    let (q_rows, kv_rows) = (n_head.saturating_mul(head_dim), n_head_kv.saturating_mul(head_dim));
-    let has_bias: [bool; 9] = names.parts.map(&biased);
-    let layer = |number: u32| {
-        let name = |part: usize, end: &str| format!("{}.{number}.{}.{end}", names.layer, names.parts[part]);
-        let norm = |part| Norm { weight: name(part, "weight"), eps };
-        let linear = |part: usize, rows, cols| {
-            let bias = has_bias[part].then(|| name(part, "bias"));
-            Linear { weight: name(part, "weight"), bias, rows, cols }
-        };
-        Layer {
-            attn_norm: norm(0),
-            attn: Attention {
-                n_head,
-                n_head_kv,
-                head_dim,
-                q: linear(1, q_rows, n_embd),
-                k: linear(2, kv_rows, n_embd),
-                v: linear(3, kv_rows, n_embd),
-                o: linear(4, n_embd, q_rows),
-                rope: rope.clone(),
-                window,
-            },
-            ffn_norm: norm(5),
-            ffn: GatedFfn { gate: linear(6, n_ff, n_embd), up: linear(7, n_ff, n_embd), down: linear(8, n_embd, n_ff) },
+    Ok(gated.decoder(|number, layer| {
+        if let Some(mixture) = mixture {
+            layer.ffn = Ffn::Experts(Box::new(gated.stacked_experts(number, Shares::OfUsed, mixture)));
         }
-    };
-    Decoder {
-        n_vocab: sizes.n_vocab,
-        n_embd,
-        n_ctx_train: sizes.n_ctx_train,
-        token_embd: names.token_embd.to_owned(),
-        layers: (0..sizes.n_layer).map(layer).collect(),
-        output_norm: Norm { weight: names.output_norm.to_owned(), eps },
-        output: Linear { weight: names.output.to_owned(), bias: None, rows: sizes.n_vocab, cols: n_embd },
-    }
+    }))
 }

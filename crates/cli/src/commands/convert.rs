@@ -90,6 +90,11 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pre: Option<String>,
 
+    /// Take the model for one of this architecture, or class, whatever its config.json says: for classes that are known ones under
+    /// another name (`ggufsmith list architectures` shows all)
+    #[arg(long, value_name = "NAME", value_parser = names::class, help_heading = "Model")]
+    arch: Option<String>,
+
     /// Convert weights that are NaN or infinite, or that become infinite, and count them
     #[arg(long, help_heading = "Model")]
     allow_nonfinite: bool,
@@ -263,10 +268,14 @@ impl Arguments {
             out: self.out.as_deref(),
             force: self.force,
             threads: threads::count(self.threads),
-            follow_symlinks: self.follow_symlinks,
+            open: self.open_options(),
             json: self.json,
             quiet: self.quiet,
         })
+    }
+
+    fn open_options(&self) -> OpenOptions {
+        OpenOptions { class: self.arch.clone(), follow_symlinks: self.follow_symlinks, ..OpenOptions::default() }
     }
 
     /// The outputs, of split ones the first shard, against the source.
@@ -279,7 +288,7 @@ impl Arguments {
             threads,
             imatrix: self.imatrix.as_deref(),
             quiet: self.quiet,
-            open: OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
+            open: self.open_options(),
             interrupt,
         })
     }
@@ -328,7 +337,7 @@ impl Arguments {
             },
             pre: self.pre.clone(),
             strict_config: self.strict_config,
-            open: OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
+            open: self.open_options(),
         })
     }
 

@@ -5,7 +5,7 @@ mod engine;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::steps::Steps;
-use crate::{output, texts, threads};
+use crate::{names, output, texts, threads};
 use ggufsmith_checkpoint::OpenOptions;
 use ggufsmith_convert::recipe::RECIPES;
 use ggufsmith_gguf::parse_size;
@@ -45,6 +45,10 @@ pub struct Arguments {
     /// Worker threads [default: one per core]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Run")]
     threads: Option<u16>,
+
+    /// Take the source for a model of this architecture, or class, whatever its config.json says
+    #[arg(long, value_name = "NAME", value_parser = names::class, help_heading = "Run")]
+    arch: Option<String>,
 
     /// Follow links that leave the model's directory
     #[arg(long, help_heading = "Run")]
@@ -157,7 +161,7 @@ impl Arguments {
             threads: threads::count(self.threads),
             imatrix: self.imatrix.as_deref(),
             quiet: self.quiet,
-            open: OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
+            open: OpenOptions { class: self.arch.clone(), follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
             interrupt: &interrupt,
         };
         let reports = self.options.verify(&run)?;

@@ -86,7 +86,7 @@ impl Work {
     pub fn of(models: &[&Model], samples: &[Sample], memory: u64) -> Work {
         let multiplications = models.iter().flat_map(|model| samples.iter().map(|sample| sample_cost(model, sample))).sum();
         let largest = groups(models, samples, memory).map(|group| group_tokens(&samples[group])).max().unwrap_or(0);
-        let per_token = models.iter().map(|model| buffers_per_token(model)).max().unwrap_or(0)
+        let per_token = models.iter().map(|model| model.buffer_bytes()).max().unwrap_or(0)
             + models.iter().map(|model| hidden_per_token(model)).sum::<u64>();
         Work { multiplications, bytes: fixed_bytes() + largest as u64 * per_token }
     }
@@ -101,32 +101,9 @@ fn hidden_per_token(model: &Model) -> u64 {
     4 * u64::from(model.decoder().n_embd)
 }
 
-/// Bytes of [`Buffers`] for a token.
-fn buffers_per_token(model: &Model) -> u64 {
-    let decoder = model.decoder();
-    let layer = |layer: &ggufsmith_arch::decoder::Layer| {
-        let (attn, ffn) = (&layer.attn, &layer.ffn);
-        let rows = 2 * attn.q.rows + attn.k.rows + attn.v.rows + ffn.gate.rows + ffn.up.rows + 2 * decoder.n_embd;
-        4 * u64::from(rows)
-    };
-    decoder.layers.iter().map(layer).max().unwrap_or(0)
-}
-
-fn layer_cost(model: &Model, index: usize, tokens: usize) -> u64 {
-    let layer = &model.decoder().layers[index];
-    let (attn, ffn) = (&layer.attn, &layer.ffn);
-    let linear = [&attn.q, &attn.k, &attn.v, &attn.o, &ffn.gate, &ffn.up, &ffn.down];
-    let weights: u64 = linear.into_iter().map(|linear| u64::from(linear.rows) * u64::from(linear.cols)).sum();
-    weights * tokens as u64
-}
-
 fn sample_cost(model: &Model, sample: &Sample) -> u64 {
-    let layers = (0..model.decoder().layers.len()).map(|index| layer_cost(model, index, sample.tokens.len()));
-    layers.sum::<u64>() + head_cost(model, sample.scored.len())
-}
-
-fn head_cost(model: &Model, rows: usize) -> u64 {
-    u64::from(model.decoder().output.rows) * u64::from(model.decoder().output.cols) * rows as u64
+    let layers: u64 = (0..model.decoder().layers.len()).map(|index| model.layer_multiplications(index)).sum();
+    layers * sample.tokens.len() as u64 + model.head_multiplications() * sample.scored.len() as u64
 }
 
 fn group_tokens(samples: &[Sample]) -> usize {
@@ -135,7 +112,7 @@ fn group_tokens(samples: &[Sample]) -> usize {
 
 /// Runs of samples whose activations fit; at least one sample each.
 fn groups<'a>(models: &[&Model], samples: &'a [Sample], memory: u64) -> impl Iterator<Item = Range<usize>> + use<'a> {
-    let per_token = models.iter().map(|model| buffers_per_token(model)).max().unwrap_or(0)
+    let per_token = models.iter().map(|model| model.buffer_bytes()).max().unwrap_or(0)
         + models.iter().map(|model| hidden_per_token(model)).sum::<u64>();
     let capacity = (memory.saturating_sub(fixed_bytes()) / per_token.max(1)) as usize;
     // More tokens than this gain nothing: weights are decoded once for each group.
@@ -233,7 +210,7 @@ fn run_layers(
     let tokens: Vec<u32> = samples.iter().flat_map(|sample| sample.tokens.iter().copied()).collect();
     let mut hidden = Vec::with_capacity(models.len());
     for (index, model) in models.iter().enumerate() {
-        hidden.push(model.embed(&tokens).map_err(infer(index))?);
+        hidden.push(model.embed(&batch, &tokens).map_err(infer(index))?);
     }
     let layers = models.first().map_or(0, |model| model.decoder().layers.len());
     for layer in 0..layers {
@@ -242,7 +219,7 @@ fn run_layers(
                 return Err(ForwardError::Cancelled);
             }
             model.layer(layer, &batch, &mut hidden[index], None, buffers).map_err(infer(index))?;
-            (evaluation.progress)(layer_cost(model, layer, tokens.len()));
+            (evaluation.progress)(model.layer_multiplications(layer) * tokens.len() as u64);
         }
         for (other, drift) in drift.iter_mut().enumerate() {
             let (difference, squares) = distance(&hidden[0], &hidden[other + 1]);

@@ -2,7 +2,7 @@
 
 use crate::report::layer_and_kind;
 use ggufsmith_arch::Family;
-use ggufsmith_arch::expected::{BlockSizes, COMMON_KEYS, FileKey, FileSizes, KeyType};
+use ggufsmith_arch::expected::{BlockSizes, COMMON_KEYS, ExpertSizes, FileKey, FileSizes, KeyType};
 use ggufsmith_gguf::{Metadata, Shards, Value};
 
 /// `LLAMA_MAX_LAYERS`: beyond it llama.cpp wrote outside its arrays once, today it stops.
@@ -13,8 +13,6 @@ const ROPE_SCALINGS: [&str; 4] = ["none", "linear", "yarn", "longrope"];
 /// What the keys say of the tensors.
 pub(super) enum Sizes {
     Known(FileSizes),
-    /// A mixture of this many experts.
-    Experts(u32),
     /// A key is missing or wrong.
     Unknown,
 }
@@ -126,9 +124,6 @@ impl Section<'_> {
     }
 
     fn sizes(&self, n_layer: u32, vocab: Option<u32>, problems: &mut Vec<String>) -> Sizes {
-        if let Some(experts) = self.u32("expert_count").filter(|&n| n > 0) {
-            return Sizes::Experts(experts);
-        }
         self.floats(problems);
         self.positive("context_length", problems);
         let embd = self.positive("embedding_length", problems);
@@ -158,9 +153,27 @@ impl Section<'_> {
         }
         let Some(head) = self.head_size(embd, heads[0], problems) else { return Sizes::Unknown };
         let rope = self.u32("rope.dimension_count").unwrap_or(head);
-        let blocks = heads.into_iter().zip(heads_kv).zip(ff);
+        let blocks = heads.into_iter().zip(heads_kv).zip(ff.iter().copied());
         let blocks = blocks.map(|((n_head, n_head_kv), ff)| BlockSizes { ff, n_head, n_head_kv }).collect();
-        Sizes::Known(FileSizes { vocab, embd, head, rope, blocks })
+        let context = self.u32("context_length").unwrap_or(0);
+        let Some(experts) = self.experts(ff[0], problems) else { return Sizes::Unknown };
+        Sizes::Known(FileSizes { vocab, embd, head, rope, context, experts, blocks })
+    }
+
+    /// The sizes of a mixture of experts; `ff` is `feed_forward_length`. What a file does not say the loaders take from that.
+    fn experts(&self, ff: u32, problems: &mut Vec<String>) -> Option<ExpertSizes> {
+        let count = self.u32("expert_count").unwrap_or(0);
+        if count == 0 {
+            return Some(ExpertSizes::default());
+        }
+        let (key, used) = (self.full("expert_used_count"), self.u32("expert_used_count").unwrap_or(0));
+        if used == 0 || used > count {
+            problems.push(format!("{key} is {used}, it must be from 1 to {}, which is {count}", self.full("expert_count")));
+            return None;
+        }
+        let own = |name| self.u32(name).filter(|&own| own > 0);
+        let shared_ff = own("expert_shared_feed_forward_length").unwrap_or(ff);
+        Some(ExpertSizes { count, ff: own("expert_feed_forward_length").unwrap_or(ff / used), shared_ff })
     }
 
     fn head_size(&self, embd: u32, n_head: u32, problems: &mut Vec<String>) -> Option<u32> {

@@ -36,9 +36,6 @@ pub fn check(shards: &Shards) -> Check {
             (None, _) => {
                 Some(format!("the architecture {arch:?} is not known here: its tensors' names and shapes were not checked"))
             }
-            (Some(_), keys::Sizes::Experts(n)) => Some(format!(
-                "{arch}.expert_count is {n}: tensors of experts are not known here, names and shapes were not checked"
-            )),
             (Some(family), keys::Sizes::Known(sizes)) => {
                 shapes::check(shards, family, &sizes, &mut problems);
                 None

@@ -50,7 +50,7 @@ pub struct Request<'a> {
     pub out: Option<&'a Path>,
     pub force: bool,
     pub threads: usize,
-    pub follow_symlinks: bool,
+    pub open: OpenOptions,
     pub json: bool,
     pub quiet: bool,
 }
@@ -113,7 +113,7 @@ impl Options {
             out: out.to_owned(),
             skip_modules: self.skip_modules.clone(),
             max_shard_bytes: DEFAULT_SHARD_BYTES,
-            open: OpenOptions { follow_symlinks: request.follow_symlinks, ..OpenOptions::default() },
+            open: request.open.clone(),
         };
         let interrupt = Interrupt::listen()?;
         let quantization = Quantization::prepare(request.source, options)?;
