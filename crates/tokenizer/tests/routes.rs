@@ -72,6 +72,9 @@ fn another_route_gives_other_keys() {
     }
 }
 
+/// What is changed in a tokenizer_config.json.
+type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
+
 /// A copy of a tiny model with another tokenizer_config.json.
 fn changed(model: &str, change: impl Fn(&mut serde_json::Value)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -96,7 +99,7 @@ fn both_sides_encode_equally_where_the_source_says_what_the_engine_assumes() {
         config["added_tokens_decoder"] =
             serde_json::json!({"500": token("<|endoftext|>"), "501": token("<|assistant|>"), "502": token("<|end|>")});
     };
-    let models: [(&str, VocabRoute, &dyn Fn(&mut serde_json::Value)); 4] = [
+    let models: [(&str, VocabRoute, Change); 4] = [
         ("gemma", VocabRoute::Gemma, &gemma),
         ("gemma2", VocabRoute::Gemma2, &gemma),
         ("gemma3", VocabRoute::Gemma3, &gemma),
