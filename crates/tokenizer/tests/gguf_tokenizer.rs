@@ -154,7 +154,7 @@ fn damaged_metadata_is_refused_by_name() {
         assert!(matches!(error(&|m| m.set(key, 1u8), bard), E::Lookup(LookupError::WrongType { .. })), "{key}");
     }
     assert!(matches!(error(&|m| drop(m.remove("tokenizer.ggml.merges")), llama), E::Lookup(LookupError::Missing { .. })));
-    for (key, value) in [("tokenizer.ggml.model", "bert"), ("tokenizer.ggml.pre", "kimi-k2")] {
+    for (key, value) in [("tokenizer.ggml.model", "rwkv"), ("tokenizer.ggml.pre", "whitespace")] {
         let error = error(&|m| m.set(key, value), llama);
         assert!(matches!(&error, E::Unsupported { key: k, found, .. } if *k == key && found == value), "{error}");
     }
@@ -209,6 +209,8 @@ fn any_value() -> impl Strategy<Value = Value> {
         prop::collection::vec(".{0,4}", 0..8).prop_map(|v| Value::Array(Array::String(v))),
         prop::collection::vec(any::<f32>(), 0..8).prop_map(|v| Value::Array(Array::F32(v))),
         prop::collection::vec(-2..8i32, 0..8).prop_map(|v| Value::Array(Array::I32(v))),
+        // A table of replacements whose length may be right.
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(|v| Value::Array(Array::U8([vec![16, 0, 0, 0], v, vec![0]].concat()))),
     ]
 }
 
@@ -233,16 +235,17 @@ proptest! {
 
     #[test]
     fn no_metadata_panics(
-        model in prop::sample::select(vec!["gpt2", "llama"]),
+        model in prop::sample::select(vec!["gpt2", "llama", "gemma4", "bert", "t5"]),
         tokens in prop::collection::vec(".{0,3}", 1..12),
-        changes in prop::collection::vec((0..14usize, any_value()), 0..4),
+        changes in prop::collection::vec((0..18usize, any_value()), 0..4),
         text in ".{0,20}",
     ) {
-        const KEYS: [&str; 14] = [
+        const KEYS: [&str; 18] = [
             "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type",
             "tokenizer.ggml.merges", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
             "tokenizer.ggml.fim_pad_token_id", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_space_prefix", "general.name",
-            "tokenizer.chat_template",
+            "tokenizer.chat_template", "tokenizer.ggml.precompiled_charsmap", "tokenizer.ggml.unknown_token_id",
+            "tokenizer.ggml.remove_extra_whitespaces", "tokenizer.ggml.normalizer.lowercase",
         ];
         let mut metadata = Metadata::new();
         metadata.set("tokenizer.ggml.model", model);

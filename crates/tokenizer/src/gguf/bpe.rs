@@ -1,4 +1,4 @@
-//! Byte-level BPE: merges by rank within each word (`llm_tokenizer_bpe_session` of llama-vocab.cpp).
+//! BPE: merges by rank within each word (`llm_tokenizer_bpe_session` of llama-vocab.cpp), and byte-level BPE.
 
 use super::cut::Cut;
 use super::{GgufTokenizerError, bytes};
@@ -9,38 +9,42 @@ const MERGES: &str = "tokenizer.ggml.merges";
 
 /// Merges over symbols: ids below the number of tokens are tokens, those above are texts that only merges have.
 #[derive(Debug)]
-pub(super) struct Bpe {
-    pub(super) cut: Cut,
-    /// Symbol of each byte.
-    bytes: [u32; 256],
+pub(super) struct Merges {
     /// Rank of the merge of two symbols, and the symbol that it makes.
-    merges: HashMap<(u32, u32), (u32, u32)>,
+    ranks: HashMap<(u32, u32), (u32, u32)>,
     tokens: u32,
-    /// Texts of the symbols that are no tokens.
-    others: Vec<String>,
+    /// Symbols that are no tokens.
+    others: HashMap<String, u32>,
 }
 
-impl Bpe {
-    /// `ids`: token texts and their ids, which are below `tokens`.
-    pub(super) fn new(cut: Cut, ids: &HashMap<String, u32>, tokens: u32, merges: &[String]) -> Result<Self, GgufTokenizerError> {
+/// A text that is neither a token nor in a merge.
+const NO_SYMBOL: u32 = u32::MAX;
+
+impl Merges {
+    /// `ids`: token texts and their ids, which are below `tokens`. `more`: texts that get a symbol, too, if they are no tokens.
+    pub(super) fn new<'a>(
+        ids: &HashMap<String, u32>,
+        tokens: u32,
+        merges: &[String],
+        more: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, GgufTokenizerError> {
         if merges.len() > super::MAX_MERGES {
             return Err(GgufTokenizerError::Limit { key: MERGES, count: merges.len(), limit: super::MAX_MERGES });
         }
-        let mut others = Vec::new();
-        let mut known: HashMap<String, u32> = HashMap::new();
-        let mut symbol = |text: &str| match ids.get(text).or_else(|| known.get(text)) {
+        let mut others: HashMap<String, u32> = HashMap::new();
+        let mut symbol = |text: &str| match ids.get(text).or_else(|| others.get(text)) {
             Some(&id) => id,
             None => {
                 // At most three a merge and 256: far below 2^32.
                 let id = tokens + others.len() as u32;
-                others.push(text.to_owned());
-                known.insert(text.to_owned(), id);
+                others.insert(text.to_owned(), id);
                 id
             }
         };
-        let mut buffer = [0; 4];
-        let bytes = bytes::chars().map(|c| symbol(c.encode_utf8(&mut buffer)));
-        let mut table = HashMap::with_capacity(merges.len());
+        for text in more {
+            symbol(text);
+        }
+        let mut ranks = HashMap::with_capacity(merges.len());
         let mut joined = String::new();
         for (rank, merge) in merges.iter().enumerate() {
             // As the engine does: the first space that is not the first character.
@@ -57,9 +61,67 @@ impl Bpe {
             let pair = (symbol(left), symbol(right));
             let merged = symbol(&joined);
             // Of a merge that is there twice the first counts.
-            table.entry(pair).or_insert((rank as u32, merged));
+            ranks.entry(pair).or_insert((rank as u32, merged));
         }
-        Ok(Bpe { cut, bytes, merges: table, tokens, others })
+        Ok(Merges { ranks, tokens, others })
+    }
+
+    /// The symbol of a text; `ids` as in [`Merges::new`].
+    pub(super) fn symbol(&self, ids: &HashMap<String, u32>, text: &str) -> u32 {
+        ids.get(text).or_else(|| self.others.get(text)).copied().unwrap_or(NO_SYMBOL)
+    }
+
+    pub(super) fn is_token(&self, symbol: u32) -> bool {
+        symbol < self.tokens
+    }
+
+    /// Merge the symbols of a word until nothing merges, the best first.
+    pub(super) fn apply(&self, chain: &mut Chain) {
+        let mut queue = BinaryHeap::new();
+        let propose = |chain: &Chain, left: usize, queue: &mut BinaryHeap<_>| {
+            let Some(right) = chain.next(left) else { return };
+            let pair = (chain.value(left), chain.value(right));
+            if let Some(&(rank, merged)) = self.ranks.get(&pair) {
+                queue.push(Reverse((rank, left, right, pair, merged)));
+            }
+        };
+        for left in 0..chain.len() {
+            propose(chain, left, &mut queue);
+        }
+        while let Some(Reverse((_, left, right, pair, merged))) = queue.pop() {
+            // What was proposed may have been merged otherwise since.
+            if !chain.holds(left, pair.0) || !chain.holds(right, pair.1) {
+                continue;
+            }
+            chain.merge(left, right, merged);
+            if let Some(before) = chain.previous(left) {
+                propose(chain, before, &mut queue);
+            }
+            propose(chain, left, &mut queue);
+        }
+    }
+}
+
+/// Byte-level BPE.
+#[derive(Debug)]
+pub(super) struct Bpe {
+    pub(super) cut: Cut,
+    /// Symbol of each byte.
+    bytes: [u32; 256],
+    merges: Merges,
+    /// Texts of the symbols that are no tokens, from the number of tokens on.
+    others: Vec<String>,
+}
+
+impl Bpe {
+    /// `ids`: token texts and their ids, which are below `tokens`.
+    pub(super) fn new(cut: Cut, ids: &HashMap<String, u32>, tokens: u32, merges: &[String]) -> Result<Self, GgufTokenizerError> {
+        let chars = bytes::chars().map(String::from);
+        let merges = Merges::new(ids, tokens, merges, chars.iter().map(String::as_str))?;
+        let bytes = std::array::from_fn(|byte| merges.symbol(ids, &chars[byte]));
+        let mut others: Vec<(u32, String)> = merges.others.iter().map(|(text, id)| (*id, text.clone())).collect();
+        others.sort_unstable();
+        Ok(Bpe { cut, bytes, merges, others: others.into_iter().map(|(_, text)| text).collect() })
     }
 
     /// Append the ids of a text in which there are no special tokens. `ids` as in [`Bpe::new`].
@@ -88,30 +150,9 @@ impl Bpe {
             }
         }
         let mut chain = Chain::new(word.bytes().map(|b| self.bytes[usize::from(b)]));
-        let mut queue = BinaryHeap::new();
-        let propose = |chain: &Chain, left: usize, queue: &mut BinaryHeap<_>| {
-            let Some(right) = chain.next(left) else { return };
-            let pair = (chain.value(left), chain.value(right));
-            if let Some(&(rank, merged)) = self.merges.get(&pair) {
-                queue.push(Reverse((rank, left, right, pair, merged)));
-            }
-        };
-        for left in 0..chain.len() {
-            propose(&chain, left, &mut queue);
-        }
-        while let Some(Reverse((_, left, right, pair, merged))) = queue.pop() {
-            // What was proposed may have been merged otherwise since.
-            if !chain.holds(left, pair.0) || !chain.holds(right, pair.1) {
-                continue;
-            }
-            chain.merge(left, right, merged);
-            if let Some(before) = chain.previous(left) {
-                propose(&chain, before, &mut queue);
-            }
-            propose(&chain, left, &mut queue);
-        }
+        self.merges.apply(&mut chain);
         for symbol in chain.values() {
-            match symbol.checked_sub(self.tokens) {
+            match symbol.checked_sub(self.merges.tokens) {
                 None => out.push(symbol),
                 // The engine looks for its bytes as tokens of one byte, and leaves out those it does not find.
                 Some(at) => {

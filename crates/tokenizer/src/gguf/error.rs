@@ -26,6 +26,8 @@ pub enum GgufTokenizerError {
     Score { id: usize },
     #[error("tokenizer.ggml.merges[{at}] is {found:?}; expected are two tokens with a space between them")]
     Merge { at: usize, found: String },
+    #[error("{key} is no table of replacements, or one that leads out of itself")]
+    Charsmap { key: &'static str },
     #[error("{key} is {id}, the vocabulary has {tokens} tokens")]
     Id { key: &'static str, id: u32, tokens: usize },
     #[error("the vocabulary has no token for the byte 0x{byte:02X} (<0x{byte:02X}>), which the text needs")]

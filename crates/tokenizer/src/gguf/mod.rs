@@ -4,6 +4,9 @@
 //! | --- | --- | --- |
 //! | `gpt2` | byte-level BPE: a pre-tokenizer cuts words, ranked merges join their bytes | `cut`, `bpe` |
 //! | `llama` | SentencePiece's BPE: pieces merge by score, what is no piece becomes bytes | `pieces` |
+//! | `gemma4` | ranked merges of characters, what is no token becomes bytes | `raw` |
+//! | `bert` | WordPiece: the longest tokens from left to right | `wordpiece` |
+//! | `t5` | Unigram: the tokens with the highest sum of scores | `unigram` |
 //!
 //! What the engine would read and then work wrongly with (scores that are missing, two tokens of one text, a BOS out of range) is an
 //! error here; other special ids out of range are ignored, as they are there.
@@ -12,18 +15,21 @@ mod bpe;
 mod bytes;
 mod cut;
 mod error;
+mod kind;
 mod kinds;
 mod partition;
 mod pieces;
+mod prefixes;
+mod raw;
+mod unigram;
+mod wordpiece;
 
 pub use error::GgufTokenizerError;
 
 use crate::MAX_TOKENS;
-use bpe::Bpe;
-use cut::Cut;
-use ggufsmith_gguf::{Array, Metadata, Value};
+use ggufsmith_gguf::Metadata;
+use kind::{Defaults, Kind};
 use partition::{Part, Specials};
-use pieces::{Found, Pieces};
 use std::collections::{BTreeSet, HashMap};
 
 /// The most merges that are read.
@@ -56,18 +62,6 @@ pub struct GgufTokenizer {
     chat_template: Option<String>,
 }
 
-#[derive(Debug)]
-enum Kind {
-    Bpe(Box<Bpe>),
-    Llama {
-        scores: Vec<f32>,
-        longest: usize,
-        space_prefix: bool,
-        /// Tokens of single bytes.
-        bytes: Box<[Option<u32>; 256]>,
-    },
-}
-
 impl GgufTokenizer {
     /// The tokenizer that the `tokenizer.*` keys describe.
     ///
@@ -75,47 +69,29 @@ impl GgufTokenizer {
     /// [`GgufTokenizerError`], naming the key: one is missing, of another type, inconsistent with the others, or names a kind of
     /// tokenizer that is not supported.
     pub fn new(metadata: &Metadata) -> Result<Self, GgufTokenizerError> {
-        let model: &str = metadata.require(MODEL)?;
-        if !["gpt2", "llama"].contains(&model) {
-            let supported = "gpt2 (byte-level BPE) and llama (SentencePiece)".to_owned();
-            return Err(GgufTokenizerError::Unsupported { key: MODEL, found: model.to_owned(), supported });
-        }
         let tokens = tokens(metadata)?;
         let count = tokens.len();
         let mut attributes = attributes(metadata, &tokens)?;
         let ids = index(&tokens)?;
 
-        let bpe = model == "gpt2";
-        let pre = if bpe { metadata.lookup(PRE)?.filter(|pre: &&str| !pre.is_empty()).unwrap_or("default") } else { "default" };
-        let (kind, default_bos, default_eos, add_bos) = if bpe {
-            let cut = Cut::new(pre)?;
-            let add_bos = cut.add_bos;
-            let bos = if cut.no_bos { None } else { Some(11) };
-            let merges: &[String] = metadata.require("tokenizer.ggml.merges")?;
-            // `tokens` has checked that there are no more than MAX_TOKENS.
-            let bpe = Bpe::new(cut, &ids, count as u32, merges)?;
-            (Kind::Bpe(Box::new(bpe)), bos, Some(11), add_bos)
-        } else {
-            (llama(metadata, &tokens, &ids)?, Some(1), Some(2), true)
-        };
-
+        let defaults = Defaults::new(metadata, &tokens, &attributes, &ids)?;
         let in_range = |id: &u32| (*id as usize) < count;
-        let bos = id(metadata, BOS, count)?.or(default_bos.filter(in_range));
-        let eos = id(metadata, EOS, count)?.or(default_eos.filter(in_range));
+        let bos = id(metadata, BOS, count)?.or(defaults.bos.filter(in_range));
+        let eos = id(metadata, EOS, count)?.or(defaults.eos.filter(in_range));
         let eot = metadata.lookup("tokenizer.ggml.eot_token_id")?.filter(in_range);
         let eom = metadata.lookup("tokenizer.ggml.eom_token_id")?.filter(in_range);
         let end = kinds::end_of_generation(metadata, &ids, &mut attributes, &[eos, eot, eom])?;
         // Which tokens are looked for is settled before white space is: the engine's order.
-        kinds::strip(metadata, pre, &ids, &mut attributes);
+        kinds::strip(metadata, &defaults.pre, &ids, &mut attributes);
         let specials = Specials::new(&tokens, &attributes);
         Ok(GgufTokenizer {
             specials,
-            kind,
+            kind: defaults.kind,
             bos,
             eos,
             end,
-            add_bos: metadata.lookup("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
-            add_eos: metadata.lookup("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
+            add_bos: metadata.lookup("tokenizer.ggml.add_bos_token")?.unwrap_or(defaults.add_bos) || defaults.always_bos,
+            add_eos: metadata.lookup("tokenizer.ggml.add_eos_token")?.unwrap_or(defaults.add_eos),
             chat_template: metadata.lookup::<&str>(CHAT)?.map(str::to_owned),
             tokens,
             attributes,
@@ -141,18 +117,7 @@ impl GgufTokenizer {
                     first = true;
                 }
                 Part::Text(range) => {
-                    match &self.kind {
-                        Kind::Bpe(bpe) => bpe.encode(&text[range], &self.ids, &mut out)?,
-                        Kind::Llama { scores, longest, space_prefix, bytes } => {
-                            let mut escaped = String::with_capacity(range.len() + 3);
-                            if *space_prefix && first {
-                                escaped.push('▁');
-                            }
-                            escaped.push_str(&text[range].replace(' ', "▁"));
-                            let pieces = Pieces { ids: &self.ids, scores, longest: *longest };
-                            encode_pieces(&pieces, bytes, &escaped, &mut out)?;
-                        }
-                    }
+                    self.kind.encode(&self.ids, &text[range], first, &mut out)?;
                     first = false;
                 }
             }
@@ -170,7 +135,7 @@ impl GgufTokenizer {
                 bytes.extend(self.token_bytes(id));
             }
         }
-        let prefixed = matches!(self.kind, Kind::Llama { space_prefix: true, .. })
+        let prefixed = self.kind.prefixes_space()
             && ids.first().is_some_and(|&id| self.attribute(id) & (kinds::NORMAL | kinds::BYTE) != 0)
             && bytes.first() == Some(&b' ');
         String::from_utf8_lossy(&bytes[usize::from(prefixed)..]).into_owned()
@@ -187,17 +152,8 @@ impl GgufTokenizer {
             bytes::fallback(text).into_iter().collect()
         } else if attribute & kinds::NORMAL == 0 {
             Vec::new()
-        } else if let Kind::Llama { .. } = self.kind {
-            text.replace('▁', " ").into_bytes()
         } else {
-            let mut out = Vec::with_capacity(text.len());
-            for c in text.chars() {
-                match bytes::byte(c) {
-                    Some(byte) => out.push(byte),
-                    None => out.extend(c.encode_utf8(&mut [0; 4]).bytes()),
-                }
-            }
-            out
+            self.kind.bytes(text)
         }
     }
 
@@ -219,12 +175,12 @@ impl GgufTokenizer {
         all.filter(move |((_, a), _)| **a & wanted != 0 && **a & hidden == 0).map(|((text, _), id)| (id, text.as_str()))
     }
 
-    /// Begin of sequence: the file's, else the engine's default for this kind (1 or 11), where there is such a token.
+    /// Begin of sequence: the file's, else the engine's default for this kind (1, 11 or 101), where there is such a token.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// End of sequence: the file's, else the engine's default for this kind (2 or 11), where there is such a token.
+    /// End of sequence: the file's, else the engine's default for this kind (1, 2 or 11), where there is such a token.
     pub fn eos(&self) -> Option<u32> {
         self.eos
     }
@@ -264,23 +220,6 @@ impl GgufTokenizer {
     }
 }
 
-/// Append the ids of an escaped text, by bytes where a character is no piece.
-fn encode_pieces(pieces: &Pieces, bytes: &[Option<u32>; 256], text: &str, out: &mut Vec<u32>) -> Result<(), GgufTokenizerError> {
-    let mut missing = None;
-    pieces.encode(text, |found| match found {
-        Found::Piece(id) => out.push(id),
-        Found::Unknown(c) => {
-            for byte in c.bytes() {
-                match bytes[usize::from(byte)] {
-                    Some(id) => out.push(id),
-                    None => missing = missing.or(Some(byte)),
-                }
-            }
-        }
-    });
-    missing.map_or(Ok(()), |byte| Err(GgufTokenizerError::NoByte { byte }))
-}
-
 fn tokens(metadata: &Metadata) -> Result<Vec<String>, GgufTokenizerError> {
     let tokens: &[String] = metadata.require(TOKENS)?;
     if tokens.is_empty() {
@@ -314,25 +253,6 @@ fn index(tokens: &[String]) -> Result<HashMap<String, u32>, GgufTokenizerError> 
         }
     }
     Ok(ids)
-}
-
-fn llama(metadata: &Metadata, tokens: &[String], ids: &HashMap<String, u32>) -> Result<Kind, GgufTokenizerError> {
-    let scores: Vec<f32> = match metadata.get(SCORES) {
-        Some(Value::Array(Array::I32(scores))) => scores.iter().map(|&score| score as f32).collect(),
-        _ => metadata.require::<&[f32]>(SCORES)?.to_vec(),
-    };
-    same_length(SCORES, scores.len(), tokens.len())?;
-    if let Some(id) = scores.iter().position(|score| score.is_nan()) {
-        return Err(GgufTokenizerError::Score { id });
-    }
-    let bytes = std::array::from_fn(|byte| {
-        let one = char::from(byte as u8).to_string();
-        // A token that is the byte itself serves, too; beyond ASCII none can be.
-        ids.get(&format!("<0x{byte:02X}>")).or_else(|| ids.get(&one).filter(|_| byte < 0x80)).copied()
-    });
-    let space_prefix = metadata.lookup("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-    let longest = tokens.iter().map(String::len).max().unwrap_or_default();
-    Ok(Kind::Llama { scores, longest, space_prefix, bytes: Box::new(bytes) })
 }
 
 fn same_length(key: &'static str, found: usize, expected: usize) -> Result<(), GgufTokenizerError> {

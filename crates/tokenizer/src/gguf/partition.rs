@@ -2,27 +2,15 @@
 //! to right.
 
 use super::kinds::{CONTROL, STRIP_LEFT, STRIP_RIGHT, UNKNOWN, is_special};
+use super::prefixes::Prefixes;
 use std::ops::Range;
 
-/// The tokens that are looked for, in the order of their bytes.
+/// The tokens that are looked for.
 #[derive(Debug)]
 pub(super) struct Specials {
-    tokens: Vec<Special>,
-    /// Where in `tokens` those with each first byte lie.
-    by_first: Vec<Range<usize>>,
-}
-
-#[derive(Debug)]
-struct Special {
-    text: String,
-    id: u32,
-    attribute: u8,
-}
-
-impl Special {
-    fn byte(&self, at: usize) -> Option<u8> {
-        self.text.as_bytes().get(at).copied()
-    }
+    tokens: Prefixes,
+    /// Of all tokens, by id.
+    attributes: Vec<u8>,
 }
 
 /// A part of a text.
@@ -42,13 +30,9 @@ struct Hit {
 
 impl Specials {
     pub(super) fn new(tokens: &[String], attributes: &[u8]) -> Self {
-        let special = |((text, &attribute), id): ((&String, &u8), u32)| {
-            is_special(attribute).then(|| Special { text: text.clone(), id, attribute })
-        };
-        let mut tokens: Vec<Special> = tokens.iter().zip(attributes).zip(0u32..).filter_map(special).collect();
-        tokens.sort_unstable_by(|a, b| a.text.cmp(&b.text));
-        let by_first = (0..=u8::MAX).map(|byte| narrow(&tokens, 0..tokens.len(), 0, byte)).collect();
-        Specials { tokens, by_first }
+        let all = tokens.iter().zip(attributes).zip(0u32..);
+        let special = all.filter(|((_, attribute), _)| is_special(**attribute)).map(|((text, _), id)| (text.clone(), id));
+        Specials { tokens: Prefixes::new(special), attributes: attributes.to_vec() }
     }
 
     /// The parts of a text, in order. `control`: whether control tokens are looked for, too, not only user-defined ones.
@@ -106,31 +90,16 @@ impl Specials {
     /// Every place where a token stands.
     fn hits(&self, text: &str, control: bool) -> Vec<Hit> {
         let mut hits = Vec::new();
-        let bytes = text.as_bytes();
-        for (start, &first) in bytes.iter().enumerate() {
-            let mut range = self.by_first[usize::from(first)].clone();
-            let mut end = start + 1;
-            // `range`: the tokens that begin as the text does from `start` to `end`; the shortest is the first.
-            while !range.is_empty() {
-                let token = &self.tokens[range.start];
-                if token.text.len() == end - start && (control || token.attribute & (CONTROL | UNKNOWN) == 0) {
-                    hits.push(Hit { start, end, id: token.id, attribute: token.attribute });
+        for start in 0..text.len() {
+            self.tokens.each(&text.as_bytes()[start..], |len, id| {
+                let attribute = self.attributes.get(id as usize).copied().unwrap_or_default();
+                if control || attribute & (CONTROL | UNKNOWN) == 0 {
+                    hits.push(Hit { start, end: start + len, id, attribute });
                 }
-                let Some(&next) = bytes.get(end) else { break };
-                range = narrow(&self.tokens, range, end - start, next);
-                end += 1;
-            }
+            });
         }
         hits
     }
-}
-
-/// Of tokens that share their first `at` bytes, those whose next is `byte`.
-fn narrow(tokens: &[Special], range: Range<usize>, at: usize, byte: u8) -> Range<usize> {
-    let part = &tokens[range.clone()];
-    let start = range.start + part.partition_point(|token| token.byte(at) < Some(byte));
-    let end = range.start + part.partition_point(|token| token.byte(at) <= Some(byte));
-    start..end
 }
 
 #[cfg(test)]
