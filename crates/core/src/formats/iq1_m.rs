@@ -25,7 +25,7 @@ pub static FORMAT: Format = Format {
     name: "IQ1_M",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 #[inline(always)]

@@ -24,7 +24,7 @@ pub static FORMAT: Format = Format {
     name: "IQ2_XS",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 #[inline(always)]

@@ -24,7 +24,7 @@ pub static FORMAT: Format = Format {
     name: "IQ4_NL",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// `quantize_iq4_nl`. (`quantize_row_iq4_nl_ref` does not search.)

@@ -29,7 +29,7 @@ pub static FORMAT: Format = Format {
     name: "IQ4_XS",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// `quantize_iq4_xs`.

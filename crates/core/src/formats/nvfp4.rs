@@ -23,7 +23,7 @@ pub static FORMAT: Format = Format {
     name: "NVFP4",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// Half of a group's scale (`ggml_ue4m3_to_fp32`).

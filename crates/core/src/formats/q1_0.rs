@@ -26,7 +26,7 @@ pub static FORMAT: Format = Format {
     name: "Q1_0",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// `quantize_q1_0`.

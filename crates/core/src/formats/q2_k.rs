@@ -31,7 +31,7 @@ pub static FORMAT: Format = Format {
     name: "Q2_K",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// `quantize_q2_K`.

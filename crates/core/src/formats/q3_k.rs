@@ -36,7 +36,7 @@ pub static FORMAT: Format = Format {
     name: "Q3_K",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// `quantize_q3_K`.
@@ -187,8 +187,9 @@ fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
     let d = blocks::f16_field(block, BYTES - 2);
     let scales = unpack(&blocks::field(block, SCALES));
     let mut codes = kquants::codes_of_pairs(&blocks::field(block, LOWER));
+    let upper: [u8; LEN / 8] = blocks::field(block, 0);
     for (k, codes) in codes.as_chunks_mut::<{ LEN / 8 }>().0.iter_mut().enumerate() {
-        for (code, byte) in codes.iter_mut().zip(&block[..LOWER]) {
+        for (code, byte) in codes.iter_mut().zip(upper) {
             *code |= (byte >> k & 1) << 2;
         }
     }

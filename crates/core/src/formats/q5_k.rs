@@ -31,7 +31,7 @@ pub static FORMAT: Format = Format {
     name: "Q5_K",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// `quantize_q5_K`.
@@ -78,8 +78,9 @@ fn block(parts: &Parts) -> [u8; BYTES] {
 #[inline(always)]
 fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
     let mut codes = six_bit::codes_of_nibbles(&blocks::field(block, LOWER));
+    let upper: [u8; GROUP] = blocks::field(block, UPPER);
     for (group, codes) in codes.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-        for (code, byte) in codes.iter_mut().zip(&block[UPPER..LOWER]) {
+        for (code, byte) in codes.iter_mut().zip(upper) {
             *code |= (byte >> group & 1) << 4;
         }
     }

@@ -30,7 +30,7 @@ pub static FORMAT: Format = Format {
     name: "Q6_K",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// `quantize_q6_K`.

@@ -24,7 +24,7 @@ pub static FORMAT: Format = Format {
     name: "Q8_0",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// `quantize_q8_0`.

@@ -29,7 +29,7 @@ pub static FORMAT: Format = Format {
     name: "TQ1_0",
     block_len: LEN,
     block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
+    decode: Some(blocks::decoder!(decode)),
 };
 
 /// `quantize_tq1_0`.
