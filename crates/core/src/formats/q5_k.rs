@@ -78,10 +78,11 @@ fn block(parts: &Parts) -> [u8; BYTES] {
 #[inline(always)]
 fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
     let mut codes = six_bit::codes_of_nibbles(&blocks::field(block, LOWER));
-    let upper: [u8; GROUP] = blocks::field(block, UPPER);
-    for (group, codes) in codes.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-        for (code, byte) in codes.iter_mut().zip(upper) {
-            *code |= (byte >> group & 1) << 4;
+    let mut upper: [u8; GROUP] = blocks::field(block, UPPER);
+    for codes in codes.as_chunks_mut::<GROUP>().0 {
+        for (code, byte) in codes.iter_mut().zip(&mut upper) {
+            *code |= (*byte & 1) << 4;
+            *byte >>= 1;
         }
     }
     six_bit::decode(block, &codes, values);
