@@ -96,7 +96,13 @@ fn large_matrices_are_those_of_bitsandbytes() {
         let mut values = vec![0.0; side * side];
         scheme.decode(&codes, &restored.collect::<Vec<_>>(), block_len, &mut values).unwrap();
         let values: Vec<u8> = values.iter().flat_map(|value| float::f32_to_bf16(*value).to_le_bytes()).collect();
-        let mut found = [digest_bytes(&codes), digest_bytes(&nested), digest(&scales), format!("{:08x}", offset.to_bits()), digest_bytes(&values)];
+        let mut found = [
+            digest_bytes(&codes),
+            digest_bytes(&nested),
+            digest(&scales),
+            format!("{:08x}", offset.to_bits()),
+            digest_bytes(&values),
+        ];
         assert_eq!(found, *expected, "{input} {side} {}", scheme.name);
         // One flipped bit is noticed.
         codes[side] ^= 1;

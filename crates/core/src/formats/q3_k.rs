@@ -31,13 +31,8 @@ const BYTES: usize = 110;
 const _: () = assert!(BYTES == SCALES + SCALE_BYTES + 2);
 
 /// ggml's `Q3_K`.
-pub static FORMAT: Format = Format {
-    ggml_id: 11,
-    name: "Q3_K",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(blocks::decoder!(decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 11, name: "Q3_K", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q3_K`.
 pub static ENCODER: Encoder = Encoder {

@@ -26,13 +26,8 @@ const LOWER: usize = UPPER + LEN / 8;
 const _: () = assert!(BYTES == LOWER + LEN / 2);
 
 /// ggml's `Q5_K`.
-pub static FORMAT: Format = Format {
-    ggml_id: 13,
-    name: "Q5_K",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(blocks::decoder!(decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 13, name: "Q5_K", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q5_K`.
 pub static ENCODER: Encoder = Encoder {
