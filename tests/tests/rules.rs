@@ -230,6 +230,7 @@ fn scripts_can_be_executed() {
         ".ci/run",
         "bench/compare_llama_cpp",
         "bench/compare_perplexity",
+        "bench/load_bitsandbytes",
         "bench/memory_verify",
     ] {
         use std::os::unix::fs::PermissionsExt;

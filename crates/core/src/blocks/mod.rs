@@ -133,8 +133,23 @@ pub(crate) fn codes_of_five_bits(fifth: [u8; 4], bytes: [u8; 16]) -> [u8; 32] {
     codes
 }
 
+/// The [`DecodeFn`](crate::format::DecodeFn) of a function that decodes one block and is `#[inline(always)]`.
+macro_rules! decoder {
+    ($decode:path) => {
+        |blocks, values| {
+            $crate::blocks::decode(
+                blocks,
+                values,
+                #[inline(always)]
+                |block, values| $decode(block, values),
+            )
+        }
+    };
+}
+pub(crate) use decoder;
+
 /// Decode every block with `decode`, compiled for the machine that runs it: it must be a closure that is `#[inline(always)]` itself, since
-/// a function's name, passed on, is called without the instructions.
+/// a function's name, passed on, is called without the instructions. [`decoder!`] makes it one.
 pub(crate) fn decode<const LEN: usize, const BYTES: usize>(
     blocks: &[u8],
     values: &mut [f32],

@@ -16,7 +16,12 @@ pub static FORMAT: Format = Format { ggml_id: 30, name: "BF16", block_len: 1, bl
 pub static ENCODER: Encoder = Encoder { name: "ggml", format: &FORMAT, needs_importance: false, fast, textbook };
 
 fn decode(blocks: &[u8], values: &mut [f32]) {
-    blocks::decode(blocks, values, |word: &[u8; BYTES], value: &mut [f32; 1]| value[0] = BF16::widen(*word));
+    blocks::decode(
+        blocks,
+        values,
+        #[inline(always)]
+        |word: &[u8; BYTES], value: &mut [f32; 1]| value[0] = BF16::widen(*word),
+    );
 }
 
 fn textbook(rows: Rows<'_>, _importance: Option<&[f32]>, out: &mut [u8]) {

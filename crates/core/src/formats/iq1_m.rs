@@ -20,13 +20,8 @@ const BYTES: usize = 56;
 const _: () = assert!(BYTES == LEN / 8 + LEN / 16 + LEN / 32);
 
 /// ggml's `IQ1_M`. It can be read, not yet written.
-pub static FORMAT: Format = Format {
-    ggml_id: 29,
-    name: "IQ1_M",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 29, name: "IQ1_M", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 #[inline(always)]
 fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {

@@ -19,13 +19,8 @@ const BYTES: usize = 50;
 const _: () = assert!(BYTES == 2 + LEN / 8 + LEN / 16);
 
 /// ggml's `IQ1_S`. It can be read, not yet written.
-pub static FORMAT: Format = Format {
-    ggml_id: 19,
-    name: "IQ1_S",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 19, name: "IQ1_S", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 #[inline(always)]
 fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {

@@ -20,13 +20,8 @@ const BYTES: usize = 82;
 const _: () = assert!(BYTES == 2 + LEN / 8 + LEN / 8 + LEN / 32 + LEN / 32);
 
 /// ggml's `IQ2_S`. It can be read, not yet written.
-pub static FORMAT: Format = Format {
-    ggml_id: 22,
-    name: "IQ2_S",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 22, name: "IQ2_S", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 #[inline(always)]
 fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {

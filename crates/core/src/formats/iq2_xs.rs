@@ -19,13 +19,8 @@ const BYTES: usize = 74;
 const _: () = assert!(BYTES == 2 + LEN / 4 + LEN / 32);
 
 /// ggml's `IQ2_XS`. It can be read, not yet written.
-pub static FORMAT: Format = Format {
-    ggml_id: 17,
-    name: "IQ2_XS",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 17, name: "IQ2_XS", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 #[inline(always)]
 fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {

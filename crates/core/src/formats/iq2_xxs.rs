@@ -18,13 +18,8 @@ const BYTES: usize = 66;
 const _: () = assert!(BYTES == 2 + LEN / 4);
 
 /// ggml's `IQ2_XXS`. It can be read, not yet written.
-pub static FORMAT: Format = Format {
-    ggml_id: 16,
-    name: "IQ2_XXS",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 16, name: "IQ2_XXS", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 #[inline(always)]
 fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {

@@ -20,13 +20,8 @@ const BYTES: usize = 110;
 const _: () = assert!(BYTES == 2 + LEN / 4 + LEN / 32 + LEN / 8 + LEN / 64);
 
 /// ggml's `IQ3_S`. It can be read, not yet written.
-pub static FORMAT: Format = Format {
-    ggml_id: 21,
-    name: "IQ3_S",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 21, name: "IQ3_S", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 #[inline(always)]
 fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {

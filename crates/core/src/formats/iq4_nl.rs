@@ -19,13 +19,8 @@ const BYTES: usize = 18;
 const _: () = assert!(BYTES == 2 + LEN / 2);
 
 /// ggml's `IQ4_NL`.
-pub static FORMAT: Format = Format {
-    ggml_id: 20,
-    name: "IQ4_NL",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 20, name: "IQ4_NL", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_iq4_nl`. (`quantize_row_iq4_nl_ref` does not search.)
 pub static ENCODER: Encoder = Encoder {

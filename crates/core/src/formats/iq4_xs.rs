@@ -24,13 +24,8 @@ const BYTES: usize = 136;
 const _: () = assert!(BYTES == 2 + 2 + GROUPS / 2 + LEN / 2);
 
 /// ggml's `IQ4_XS`.
-pub static FORMAT: Format = Format {
-    ggml_id: 23,
-    name: "IQ4_XS",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 23, name: "IQ4_XS", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_iq4_xs`.
 pub static ENCODER: Encoder = Encoder {

@@ -19,13 +19,8 @@ const BYTES: usize = 17;
 const _: () = assert!(BYTES == 1 + LEN / 2);
 
 /// ggml's `MXFP4`.
-pub static FORMAT: Format = Format {
-    ggml_id: 39,
-    name: "MXFP4",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 39, name: "MXFP4", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_mxfp4`.
 pub static ENCODER: Encoder = Encoder {

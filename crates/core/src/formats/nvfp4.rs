@@ -18,13 +18,8 @@ const BYTES: usize = 36;
 const _: () = assert!(BYTES == 4 + LEN / 2);
 
 /// ggml's `NVFP4`. It can be read, not yet written.
-pub static FORMAT: Format = Format {
-    ggml_id: 40,
-    name: "NVFP4",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 40, name: "NVFP4", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// Half of a group's scale (`ggml_ue4m3_to_fp32`).
 #[inline(always)]

@@ -21,13 +21,8 @@ const BYTES: usize = 18;
 const _: () = assert!(BYTES == 2 + LEN / 8);
 
 /// ggml's `Q1_0`.
-pub static FORMAT: Format = Format {
-    ggml_id: 41,
-    name: "Q1_0",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 41, name: "Q1_0", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q1_0`.
 pub static ENCODER: Encoder = Encoder {

@@ -18,13 +18,8 @@ const BYTES: usize = 18;
 const _: () = assert!(BYTES == 2 + LEN / 4);
 
 /// ggml's `Q2_0`.
-pub static FORMAT: Format = Format {
-    ggml_id: 42,
-    name: "Q2_0",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 42, name: "Q2_0", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q2_0`.
 pub static ENCODER: Encoder = Encoder {

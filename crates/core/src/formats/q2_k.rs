@@ -26,13 +26,8 @@ const BYTES: usize = 84;
 const _: () = assert!(BYTES == GROUPS + LEN / 4 + 2 + 2);
 
 /// ggml's `Q2_K`.
-pub static FORMAT: Format = Format {
-    ggml_id: 10,
-    name: "Q2_K",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 10, name: "Q2_K", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q2_K`.
 pub static ENCODER: Encoder = Encoder {

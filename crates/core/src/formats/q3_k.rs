@@ -31,13 +31,8 @@ const BYTES: usize = 110;
 const _: () = assert!(BYTES == SCALES + SCALE_BYTES + 2);
 
 /// ggml's `Q3_K`.
-pub static FORMAT: Format = Format {
-    ggml_id: 11,
-    name: "Q3_K",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 11, name: "Q3_K", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q3_K`.
 pub static ENCODER: Encoder = Encoder {
@@ -187,9 +182,11 @@ fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
     let d = blocks::f16_field(block, BYTES - 2);
     let scales = unpack(&blocks::field(block, SCALES));
     let mut codes = kquants::codes_of_pairs(&blocks::field(block, LOWER));
-    for (k, codes) in codes.as_chunks_mut::<{ LEN / 8 }>().0.iter_mut().enumerate() {
-        for (code, byte) in codes.iter_mut().zip(&block[..LOWER]) {
-            *code |= (byte >> k & 1) << 2;
+    let mut upper: [u8; LEN / 8] = blocks::field(block, 0);
+    for codes in codes.as_chunks_mut::<{ LEN / 8 }>().0 {
+        for (code, byte) in codes.iter_mut().zip(&mut upper) {
+            *code |= (*byte & 1) << 2;
+            *byte >>= 1;
         }
     }
     let groups = values.as_chunks_mut::<GROUP>().0.iter_mut().zip(codes.as_chunks::<GROUP>().0);

@@ -23,13 +23,8 @@ const BYTES: usize = 18;
 const _: () = assert!(BYTES == 2 + LEN / 2);
 
 /// ggml's `Q4_0`.
-pub static FORMAT: Format = Format {
-    ggml_id: 2,
-    name: "Q4_0",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 2, name: "Q4_0", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q4_0`.
 pub static ENCODER: Encoder = Encoder {

@@ -24,13 +24,8 @@ const BYTES: usize = 20;
 const _: () = assert!(BYTES == 2 + 2 + LEN / 2);
 
 /// ggml's `Q4_1`.
-pub static FORMAT: Format = Format {
-    ggml_id: 3,
-    name: "Q4_1",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 3, name: "Q4_1", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q4_1`.
 pub static ENCODER: Encoder = Encoder {

@@ -23,13 +23,8 @@ const CODES: usize = 2 + 2 + SCALE_BYTES;
 const _: () = assert!(BYTES == CODES + LEN / 2);
 
 /// ggml's `Q4_K`.
-pub static FORMAT: Format = Format {
-    ggml_id: 12,
-    name: "Q4_K",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 12, name: "Q4_K", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q4_K`.
 pub static ENCODER: Encoder = Encoder {

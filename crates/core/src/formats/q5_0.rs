@@ -24,13 +24,8 @@ const BYTES: usize = 22;
 const _: () = assert!(BYTES == 2 + LEN / 8 + LEN / 2);
 
 /// ggml's `Q5_0`.
-pub static FORMAT: Format = Format {
-    ggml_id: 6,
-    name: "Q5_0",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 6, name: "Q5_0", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q5_0`.
 pub static ENCODER: Encoder = Encoder {

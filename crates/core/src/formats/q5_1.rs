@@ -25,13 +25,8 @@ const BYTES: usize = 24;
 const _: () = assert!(BYTES == 2 + 2 + LEN / 8 + LEN / 2);
 
 /// ggml's `Q5_1`.
-pub static FORMAT: Format = Format {
-    ggml_id: 7,
-    name: "Q5_1",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 7, name: "Q5_1", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q5_1`.
 pub static ENCODER: Encoder = Encoder {

@@ -26,13 +26,8 @@ const LOWER: usize = UPPER + LEN / 8;
 const _: () = assert!(BYTES == LOWER + LEN / 2);
 
 /// ggml's `Q5_K`.
-pub static FORMAT: Format = Format {
-    ggml_id: 13,
-    name: "Q5_K",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 13, name: "Q5_K", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q5_K`.
 pub static ENCODER: Encoder = Encoder {
@@ -78,9 +73,11 @@ fn block(parts: &Parts) -> [u8; BYTES] {
 #[inline(always)]
 fn decode(block: &[u8; BYTES], values: &mut [f32; LEN]) {
     let mut codes = six_bit::codes_of_nibbles(&blocks::field(block, LOWER));
-    for (group, codes) in codes.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-        for (code, byte) in codes.iter_mut().zip(&block[UPPER..LOWER]) {
-            *code |= (byte >> group & 1) << 4;
+    let mut upper: [u8; GROUP] = blocks::field(block, UPPER);
+    for codes in codes.as_chunks_mut::<GROUP>().0 {
+        for (code, byte) in codes.iter_mut().zip(&mut upper) {
+            *code |= (*byte & 1) << 4;
+            *byte >>= 1;
         }
     }
     six_bit::decode(block, &codes, values);

@@ -25,13 +25,8 @@ const BYTES: usize = 210;
 const _: () = assert!(BYTES == LEN / 2 + LEN / 4 + LEN / GROUP + 2);
 
 /// ggml's `Q6_K`.
-pub static FORMAT: Format = Format {
-    ggml_id: 14,
-    name: "Q6_K",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 14, name: "Q6_K", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q6_K`.
 pub static ENCODER: Encoder = Encoder {

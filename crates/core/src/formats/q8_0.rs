@@ -19,13 +19,8 @@ const BYTES: usize = 34;
 const _: () = assert!(BYTES == 2 + LEN);
 
 /// ggml's `Q8_0`.
-pub static FORMAT: Format = Format {
-    ggml_id: 8,
-    name: "Q8_0",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 8, name: "Q8_0", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_q8_0`.
 pub static ENCODER: Encoder = Encoder {

@@ -24,13 +24,8 @@ const PARTS: [(usize, usize); 3] = [(0, 0), (32, 160), (48, 240)];
 const _: () = assert!(BYTES == 48 + 4 + 2 && LEN == 48 * 5 + 4 * 4);
 
 /// ggml's `TQ1_0`.
-pub static FORMAT: Format = Format {
-    ggml_id: 34,
-    name: "TQ1_0",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 34, name: "TQ1_0", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_tq1_0`.
 pub static ENCODER: Encoder = Encoder {

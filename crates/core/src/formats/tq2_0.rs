@@ -18,13 +18,8 @@ const BYTES: usize = 66;
 const _: () = assert!(BYTES == LEN / 4 + 2);
 
 /// ggml's `TQ2_0`.
-pub static FORMAT: Format = Format {
-    ggml_id: 35,
-    name: "TQ2_0",
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: Some(|blocks, values| blocks::decode(blocks, values, decode)),
-};
+pub static FORMAT: Format =
+    Format { ggml_id: 35, name: "TQ2_0", block_len: LEN, block_bytes: BYTES, decode: Some(blocks::decoder!(decode)) };
 
 /// `quantize_tq2_0`.
 pub static ENCODER: Encoder = Encoder {

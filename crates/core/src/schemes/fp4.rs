@@ -3,8 +3,10 @@
 
 use crate::scheme::FourBit;
 
-/// bitsandbytes' `fp4`. Codes 0 and 8 both stand for +0, as in its `quant_map` and its kernel for AVX-512 (its scalar kernel gives -0
-/// for code 8, which elements between 0 and half the smallest magnitude get).
+/// bitsandbytes' `fp4`. Codes 0 and 8 both stand for +0, as in its `quant_map`, and so in all that it decodes on a processor with AVX-512
+/// where the columns are a multiple of 16, or odd, or the blocks at least 2048 elements long. Its scalar kernel, for everything else,
+/// multiplies -0 for code 8 (which elements between 0 and half the smallest magnitude get): every value is equal there, too, but for
+/// the sign of those zeros.
 pub static SCHEME: FourBit = FourBit::new("FP4", VALUES, [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3]);
 
 const VALUES: [f32; 16] = {
