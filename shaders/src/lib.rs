@@ -101,21 +101,11 @@ pub static Q4_K: Kernel = Kernel {
     unit_invocations: 8,
 };
 /// bitsandbytes' NF4 codes and absmax, one block per invocation.
-pub static NF4: Kernel = Kernel {
-    file: "nf4.wgsl",
-    twin: "schemes/nf4.rs",
-    text: include_str!("../nf4.wgsl"),
-    unit_blocks: 1,
-    unit_invocations: 1,
-};
+pub static NF4: Kernel =
+    Kernel { file: "nf4.wgsl", twin: "schemes/nf4.rs", text: include_str!("../nf4.wgsl"), unit_blocks: 1, unit_invocations: 1 };
 /// bitsandbytes' FP4 codes and absmax, one block per invocation.
-pub static FP4: Kernel = Kernel {
-    file: "fp4.wgsl",
-    twin: "schemes/fp4.rs",
-    text: include_str!("../fp4.wgsl"),
-    unit_blocks: 1,
-    unit_invocations: 1,
-};
+pub static FP4: Kernel =
+    Kernel { file: "fp4.wgsl", twin: "schemes/fp4.rs", text: include_str!("../fp4.wgsl"), unit_blocks: 1, unit_invocations: 1 };
 
 /// Every kernel.
 pub static KERNELS: &[&Kernel] = &[&Q8_0, &Q4_0, &Q4_1, &Q5_0, &Q5_1, &Q4_K, &NF4, &FP4];

@@ -111,6 +111,8 @@ const KINDS: &[fn(&mut Block)] = &[
     one_normal_among_denormals,
     specials,
     half_precision_scale_ties,
+    half_precision_scale_ties,
+    half_precision_scale_ties,
     subnormal_and_huge_scales,
     largest_floats,
     constant,
@@ -129,8 +131,8 @@ impl Block {
     }
 
     fn scale(&mut self) -> f32 {
-        // Half of them where every kernel computes by itself.
-        let exponents = if self.random.next() & 1 == 0 { (-14, 8) } else { self.exponents() };
+        // Most of them where every kernel computes by itself.
+        let exponents = if self.random.below(4) != 0 { (-14, 8) } else { self.exponents() };
         self.random.scale(exponents)
     }
 

@@ -21,7 +21,6 @@ fn in_kernel(from: &'static str, to: &str) -> Edit {
     ReplaceInKernel(from, to.to_owned())
 }
 
-const ALL: &[&str] = &["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "NF4", "FP4"];
 /// With scales of one kind: the reciprocal of a largest magnitude or a range.
 const RECIPROCAL: &[&str] = &["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "NF4", "FP4"];
 const HALF_SCALES: &[&str] = &["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K"];
@@ -75,7 +74,11 @@ fn of_common_parts() -> Vec<Control> {
             RECIPROCAL,
             vec![UNCORRECTED, Replace(ARITHMETIC, GUESS, "u32(16777216.0 / x) - 2u")],
         ),
-        ("scale cut off", DIVIDED, vec![Replace(EXACT, "let half = divisor << shift;", "let half = 1000000u;")]),
+        (
+            "scale cut off",
+            &["Q8_0", "Q4_1", "Q5_1"],
+            vec![Replace(EXACT, "let half = divisor << shift;", "let half = 1000000u;")],
+        ),
         ("half precision cut off", HALF_SCALES, vec![Replace(EXACT, ROUND_TO_HALF, "rebased >> 13u")]),
         ("half precision ties away", DIVIDED_TO_TIES, vec![Replace(EXACT, ROUND_TO_HALF, "(rebased + 0x1000u) >> 13u")]),
         ("half precision subnormals cut off", DIVIDED, vec![Replace(EXACT, "select(kept, kept + 1u, up)", "kept")]),
@@ -87,11 +90,7 @@ fn of_common_parts() -> Vec<Control> {
             vec![Replace(BLOCKS, "> (extreme & MAGNITUDE)", ">= (extreme & MAGNITUDE)")],
         ),
         ("minimum zero without its sign", &["Q4_1", "Q5_1"], vec![Replace(BLOCKS, "low = zero;", "low = 0u;")]),
-        (
-            "nothing left to the CPU",
-            RECIPROCAL,
-            vec![Replace(EXACT, "magnitude >= SAFE_MIN && magnitude <= SAFE_MAX", "true")],
-        ),
+        ("nothing left to the CPU", RECIPROCAL, vec![Replace(EXACT, "magnitude >= SAFE_MIN && magnitude <= SAFE_MAX", "true")]),
         (
             "denormals flushed, small blocks not left to the CPU",
             RECIPROCAL,
@@ -108,15 +107,20 @@ fn of_kernels() -> Vec<Control> {
         ("product fused into the sum", &["Q4_0"], fused("add(scaled, vec4<f32>(8.5))", signed("8.5"))),
         ("product fused into the sum", &["Q5_0"], fused("add(scaled, vec4<f32>(16.5))", signed("16.5"))),
         ("product fused into the sum", &["Q4_1", "Q5_1"], fused("add(scaled, vec4<f32>(0.5))", range)),
-        ("fifth bits of the halves exchanged", &["Q5_0", "Q5_1"], vec![in_kernel(
-            "fifth_bits(low) | (fifth_bits(high) << 16u)",
-            "fifth_bits(high) | (fifth_bits(low) << 16u)",
-        )]),
+        (
+            "fifth bits of the halves exchanged",
+            &["Q5_0", "Q5_1"],
+            vec![in_kernel("fifth_bits(low) | (fifth_bits(high) << 16u)", "fifth_bits(high) | (fifth_bits(low) << 16u)")],
+        ),
         ("boundary one unit too high", &["NF4"], vec![in_kernel("0x3d22faffu", "0x3d22fb00u")]),
         ("boundary one unit too high", &["FP4"], vec![in_kernel("0x3db00000u", "0x3db00001u")]),
         ("boundary included", &["NF4", "FP4"], vec![in_kernel("v > vec4", "v >= vec4")]),
         ("codes of two values exchanged", &["FP4"], vec![in_kernel("0x32547618u", "0x23547618u")]),
-        ("zero counts as more than zero", &["FP4"], vec![in_kernel("bitcast<vec4<i32>>(x) > vec4", "bitcast<vec4<i32>>(x) >= vec4")]),
+        (
+            "zero counts as more than zero",
+            &["FP4"],
+            vec![in_kernel("bitcast<vec4<i32>>(x) > vec4", "bitcast<vec4<i32>>(x) >= vec4")],
+        ),
         ("products of small elements not left to the CPU", &["FP4"], vec![in_kernel("> stays_positive(magnitude)", "!= 0u")]),
         ("one word not written", &["Q8_0", "Q4_0"], vec![in_kernel("u] = carry | (scale_1.x << 16u)", "u] |= 0u")]),
         ("one word not written", &["Q4_1", "Q5_1"], vec![in_kernel("dst[at] = block.halves;", "")]),
@@ -129,24 +133,58 @@ fn of_kernels() -> Vec<Control> {
 /// Of Q4_K.
 fn of_the_search() -> Vec<Control> {
     const Q4_K: &[&str] = &["Q4_K"];
-    const FLUSHING: Edit = Whole(ARITHMETIC, include_str!("flushing_high.wgsl"));
-    let uncorrected = |function: &'static str, from, to| (function, Q4_K, vec![Replace(EXACT, from, to)]);
     vec![
-        uncorrected("quotients uncorrected", "let half = i32(m);\n    for (var round = 0; round < 5", "let half = i32(m);\n    for (var round = 5; round < 5"),
+        (
+            "quotients uncorrected",
+            Q4_K,
+            vec![
+                Replace(EXACT, "let half = i32(m);\n    for (var round = 0;", "let half = i32(m);\n    for (var round = 5;"),
+                Replace(ARITHMETIC, "8388608.0 * (a / b)", "8388608.0 * (a / b) + 1.0"),
+            ],
+        ),
+        (
+            "root uncorrected",
+            Q4_K,
+            vec![
+                Replace(EXACT, "round < 8", "round < 0"),
+                Replace(ARITHMETIC, "u32(8388608.0 * sqrt(x))", "u32(8388608.0 * sqrt(x)) + 1u"),
+            ],
+        ),
         ("last of equal errors", Q4_K, vec![in_kernel("result.sum < best", "result.sum <= best")]),
-        ("one step too few", Q4_K, vec![in_kernel("LAST_STEP: u32 = 20u", "LAST_STEP: u32 = 19u")]),
-        ("from the smallest value, not from the minimum found", Q4_K, vec![in_kernel("sum_x, found.min, tried)", "sum_x, low, tried)")]),
-        ("sums in another order", Q4_K, vec![in_kernel("plus(plus(plus(plus(sum, v.x), v.y), v.z), v.w)", "plus(plus(sum, plus(v.x, v.y)), plus(v.z, v.w))")]),
-        ("weights not in the sum of products", Q4_K, vec![in_kernel("product(weights(x, mean), product(e, e))", "product(e, e)")]),
+        ("too few steps", Q4_K, vec![in_kernel("LAST_STEP: u32 = 20u", "LAST_STEP: u32 = 15u")]),
+        (
+            "from the smallest value, not from the minimum found",
+            Q4_K,
+            vec![in_kernel("sum_x, found.min, tried)", "sum_x, low, tried)")],
+        ),
+        (
+            "sums in another order",
+            Q4_K,
+            vec![in_kernel("plus(plus(plus(plus(sum, v.x), v.y), v.z), v.w)", "plus(plus(sum, plus(v.x, v.y)), plus(v.z, v.w))")],
+        ),
+        (
+            "weights not in the sum of products",
+            Q4_K,
+            vec![in_kernel("product(weights(x, mean), product(e, e))", "product(e, e)")],
+        ),
         ("weights multiplied last", Q4_K, vec![in_kernel("product(wl, x)", "product(weights(x, mean), product(l, x))")]),
         ("a positive minimum kept", Q4_K, vec![in_kernel("if (both.y > 0.0)", "if (both.y > 1e30)")]),
         ("ties away from zero", Q4_K, vec![in_kernel("integer_of(add(places, vec4<f32>(12582912.0)))", "round_away(places)")]),
         ("codes of the search kept", Q4_K, vec![in_kernel("if (is_zero(unit_of_codes))", "if (unit_of_codes >= 0.0)")]),
-        ("codes of a scale of zero not kept", Q4_K, vec![in_kernel("codes = codes_from(x, found.low, found.inverse);", "codes = vec4<u32>(0u);")]),
-        ("negative scales cut off", Q4_K, vec![in_kernel("bitcast<u32>(integer_of(add(place, vec4<f32>(12582912.0))).x) & 0xffu", "u32(max(integer_of(add(place, vec4<f32>(12582912.0))).x, 0))")]),
+        (
+            "codes of a scale of zero not kept",
+            Q4_K,
+            vec![in_kernel("codes = codes_from(x, found.low, found.inverse);", "codes = vec4<u32>(0u);")],
+        ),
         ("infinite scales not left to the CPU", Q4_K, vec![in_kernel("all_exact = 0u; // (6)", "")]),
-        ("flushed, small elements not left to the CPU", Q4_K, vec![FLUSHING, in_kernel("|| smallest(nonzeros) < SMALLEST - 1u", "")]),
-        ("flushed, small groups not left to the CPU", Q4_K, vec![FLUSHING, in_kernel("magnitude < LARGEST_MIN || ", "")]),
+        (
+            "nothing left to the CPU",
+            Q4_K,
+            vec![
+                in_kernel("magnitude < LARGEST_MIN || magnitude > LARGEST_MAX || smallest(nonzeros) < SMALLEST - 1u", "false"),
+                in_kernel("found.is_exact = is_exact;", "found.is_exact = true;"),
+            ],
+        ),
     ]
 }
 

@@ -91,7 +91,8 @@ fn wrong_lengths() {
         [(256, 64, 31, 1), (256, 64, 32, 2), (257, 64, 32, 1), (256, 33, 32, 1), (256, 0, 32, 1)]
     {
         let (source, mut codes, mut absmax) = (vec![0; bytes], vec![0; codes], vec![0f32; absmax]);
-        let found: SchemeError = worker.encode_four_bit(&nf4::SCHEME, Words::F32, &source, block_len, &mut codes, &mut absmax).unwrap_err();
+        let found: SchemeError =
+            worker.encode_four_bit(&nf4::SCHEME, Words::F32, &source, block_len, &mut codes, &mut absmax).unwrap_err();
         assert_eq!(Err(found), nf4::SCHEME.encode(Words::F32, &source, block_len, &mut codes, &mut absmax));
     }
     assert_eq!(gpu.summary().gpu_chunks, 0);
