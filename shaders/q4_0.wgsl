@@ -9,28 +9,6 @@
 
 const UNIT_WORDS: u32 = 9u;
 
-// x: d as F16. y: the F32 bits of 1 / d, 0 for a block of zeros. `first` is the block's first quad.
-fn scale(first: u32) -> vec2<u32> {
-    var extreme = 0u;
-    for (var i = 0u; i < 8u; i++) {
-        let four = quad(first + i);
-        for (var j = 0u; j < 4u; j++) {
-            // Strictly larger: the first one stays.
-            extreme = select(extreme, four[j], (four[j] & MAGNITUDE) > (extreme & MAGNITUDE));
-        }
-    }
-    let magnitude = extreme & MAGNITUDE;
-    if (magnitude == 0u) {
-        return vec2<u32>(0x8000u, 0u); // 0 / -8
-    }
-    if (!is_safe(magnitude)) {
-        return vec2<u32>(SENTINEL_F16, 0u);
-    }
-    let eighth = magnitude - (3u << 23u);
-    let sign = (extreme & SIGN) ^ SIGN;
-    return vec2<u32>(to_f16(eighth | sign), reciprocal(eighth) | sign);
-}
-
 fn codes(index: u32, inverse: u32) -> vec4<u32> {
     let scaled = multiply(bitcast<vec4<f32>>(quad(index)), bitcast<f32>(inverse));
     // In [0.49, 16.51].
@@ -50,8 +28,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let first = unit * 16u;
     let at = unit * UNIT_WORDS;
-    let scale_0 = scale(first);
-    let scale_1 = scale(first + 8u);
+    let scale_0 = signed_scale(first, 3u);
+    let scale_1 = signed_scale(first + 8u, 3u);
     // The first block starts with a half word, so its codes straddle words; the second one's are aligned.
     var carry = scale_0.x;
     for (var i = 0u; i < 4u; i++) {

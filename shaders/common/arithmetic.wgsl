@@ -22,8 +22,39 @@ fn subtract(a: vec4<f32>, b: f32) -> vec4<f32> {
     return opaque(a - b);
 }
 
+fn product(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return opaque(a * b);
+}
+
+fn difference(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return opaque(a - b);
+}
+
+fn times(a: f32, b: f32) -> f32 {
+    return opaque(vec4<f32>(a * b)).x;
+}
+
+fn plus(a: f32, b: f32) -> f32 {
+    return opaque(vec4<f32>(a + b)).x;
+}
+
+fn minus(a: f32, b: f32) -> f32 {
+    return opaque(vec4<f32>(a - b)).x;
+}
+
 // About 2^24 / x for x in [1, 2): up to 5 off, which is more than the 2.5 units in the last place that WGSL allows a division to be.
 // `reciprocal` corrects it.
 fn reciprocal_guess(x: f32) -> u32 {
     return u32(16777216.0 / x);
+}
+
+// About 2^23 * a / b for a / b in [1, 2): up to 5 off. `quotient` corrects it.
+fn quotient_guess(a: vec4<f32>, b: f32) -> vec4<u32> {
+    return vec4<u32>(8388608.0 * (a / b));
+}
+
+// About 2^23 times the root of x for x in [1, 4): up to 8 off, more than WGSL lets a root be, which counts as the reciprocal of an
+// inverse root that is off by two units in the last place. `root` corrects it.
+fn root_guess(x: f32) -> u32 {
+    return u32(8388608.0 * sqrt(x));
 }

@@ -4,12 +4,12 @@
 // binding 1  storage, read       `src`: the elements, packed as the chosen words_*.wgsl reads them
 // binding 2  storage, read_write `dst`: little-endian output words; which word holds what is said in each kernel's header
 //
-// One invocation encodes one unit (each kernel's header says how many elements that is) and writes every word of it.
+// One invocation, or some neighbours, encode one unit (each kernel's header says how many elements that is) and write every word of it.
 
 const WORKGROUP: u32 = 64u;
 
 struct Params {
-    // Units to encode; invocations beyond it return at once.
+    // Units to encode; invocations beyond the last one write nothing.
     units: u32,
     // Always 0. The compiler does not know it, see `opaque` in arithmetic.wgsl.
     zero: u32,

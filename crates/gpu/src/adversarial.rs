@@ -86,14 +86,32 @@ const KINDS: &[fn(&mut Block)] = &[
     four_bit_ties,
     four_bit_range_ties,
     four_bit_range_ties,
+    five_bit_ties,
+    five_bit_ties,
+    five_bit_range_ties,
+    five_bit_range_ties,
     nf4_boundaries,
     nf4_boundaries,
+    fp4_boundaries,
+    fp4_boundaries,
+    far_below_the_largest,
+    small_integers,
+    small_integers,
+    groups_of_many_scales,
+    groups_of_many_scales,
+    mostly_on_a_grid,
+    mostly_on_a_grid,
+    scales_near_a_step,
+    on_one_side,
+    nearly_constant_groups,
     both_extremes,
     zeros,
     zeros_and_positives,
     denormals,
     one_normal_among_denormals,
     specials,
+    half_precision_scale_ties,
+    half_precision_scale_ties,
     half_precision_scale_ties,
     subnormal_and_huge_scales,
     largest_floats,
@@ -113,7 +131,8 @@ impl Block {
     }
 
     fn scale(&mut self) -> f32 {
-        let exponents = self.exponents();
+        // Most of them where every kernel computes by itself.
+        let exponents = if self.random.below(4) != 0 { (-14, 8) } else { self.exponents() };
         self.random.scale(exponents)
     }
 
@@ -182,22 +201,40 @@ fn eight_bit_power_of_two_ties(block: &mut Block) {
 
 /// x / d + 8.5 is an integer, or next to one.
 fn four_bit_ties(block: &mut Block) {
-    let d = block.scale() * block.random.sign();
-    block.ties(&[-8.0 * d], 3, |random| (random.between(-8, 8) as f32 - 0.5) * d);
+    signed_ties(block, 8);
 }
 
-/// (x - min) / d + 0.5 is an integer, or next to one.
+/// x / d + 16.5 is an integer, or next to one.
+fn five_bit_ties(block: &mut Block) {
+    signed_ties(block, 16);
+}
+
+fn signed_ties(block: &mut Block, half: i64) {
+    let d = block.scale() * block.random.sign();
+    block.ties(&[-half as f32 * d], 3, |random| (random.between(-half, half) as f32 - 0.5) * d);
+}
+
+/// (x - min) / d + 0.5 is an integer, or next to one, d being a 15th of the range.
 fn four_bit_range_ties(block: &mut Block) {
+    range_ties(block, 15);
+}
+
+/// The same for a 31st.
+fn five_bit_range_ties(block: &mut Block) {
+    range_ties(block, 31);
+}
+
+fn range_ties(block: &mut Block, top: i64) {
     let d = block.scale();
     let min = match block.random.below(4) {
         0 | 1 => 0.0,
-        2 => -8.0 * d,
+        2 => -(top / 2 + 1) as f32 * d,
         _ => block.random.unit() * 20.0 * d,
     };
     // Below 0.5 a product has finer steps than its sum with 0.5: the only place where rounding once or twice makes a difference.
     let lowest = block.random.next() & 1 == 0;
-    let last = if lowest { 0 } else { 14 };
-    block.ties(&[min, min + 15.0 * d], 3, |random| min + (random.between(0, last) as f32 + 0.5) * d);
+    let last = if lowest { 0 } else { top - 1 };
+    block.ties(&[min, min + top as f32 * d], 3, |random| min + (random.between(0, last) as f32 + 0.5) * d);
 }
 
 /// x / absmax is the mean of two neighbouring NF4 values, or next to it.
@@ -222,6 +259,90 @@ fn nf4_boundaries(block: &mut Block) {
     let absmax = block.scale();
     let extreme = absmax * block.random.sign();
     block.ties(&[extreme], 3, |random| BOUNDARIES[random.below(15) as usize] * absmax);
+}
+
+/// x / absmax is the mean of two neighbouring FP4 values, or next to it.
+fn fp4_boundaries(block: &mut Block) {
+    const TIMES_192: [f32; 8] = [0.5, 16.5, 40.0, 56.0, 80.0, 112.0, 160.0, 0.0];
+    let absmax = block.scale();
+    let extreme = absmax * block.random.sign();
+    block.ties(&[extreme], 3, |random| {
+        let magnitude = TIMES_192[random.below(8) as usize] / 192.0;
+        magnitude * absmax * random.sign()
+    });
+}
+
+/// Ratios to the largest that are denormal, or nearly.
+fn far_below_the_largest(block: &mut Block) {
+    let absmax = block.scale();
+    let reach = if block.random.next() & 1 == 0 { (-150, -100) } else { (-60, -20) };
+    block.ties(&[absmax], 0, |random| absmax * random.scale(reach) * random.sign());
+}
+
+/// Few distinct values, so that candidates of a search tie, and errors of 0.
+fn small_integers(block: &mut Block) {
+    let step = f32::from_bits(block.scale().to_bits() & 0x7f80_0000);
+    let most = [1, 3, 15, 16, 30, 100][block.random.below(6) as usize];
+    let least = [0, -most, -most / 2][block.random.below(3) as usize];
+    block.each(|random, _| random.between(least, most) as f32 * step);
+}
+
+/// Groups of 32 that differ in scale and offset, so that some scales come to few of 63 parts, and some groups to 0.
+fn groups_of_many_scales(block: &mut Block) {
+    let (scale, reach) = (block.scale(), [2, 6, 12][block.random.below(3) as usize]);
+    let (mut own, mut offset) = (0.0, 0.0);
+    block.each(|random, index| {
+        if index % 32 == 0 {
+            own = scale * random.scale((-reach, 0));
+            offset = own * [0.0, 0.0, 0.5, 2.0, -1.0, -30.0][random.below(6) as usize];
+        }
+        (random.unit() + random.unit()) * own + offset
+    });
+}
+
+/// A scale and a minimum fit nearly all values exactly; the others are halves.
+fn mostly_on_a_grid(block: &mut Block) {
+    let d = block.scale();
+    let low = -(block.random.below(16) as f32) * d;
+    block.ties(&[low, low + 15.0 * d], 2, |random| {
+        let half = if random.below(8) == 0 { 0.5 } else { 0.0 };
+        low + (random.between(0, 14) as f32 + half) * d
+    });
+}
+
+/// Each group of 32 covers k + 1/2 of 63 parts of what the first one does, or nearly, or is next to it.
+fn scales_near_a_step(block: &mut Block) {
+    let d = block.scale();
+    let (mut own, mut ulps) = (d, 0);
+    for index in 0..block.len {
+        let place = index % 32;
+        if place == 0 && index > 0 {
+            own = (block.random.between(0, 62) as f32 + 0.5) / 63.0 * d;
+            ulps = block.random.between(-2, 2);
+        }
+        let value = if place < 16 { place as i64 } else { block.random.between(0, 15) };
+        block.push(own * value as f32, if value == 15 { ulps } else { 0 });
+    }
+}
+
+/// All positive, or all negative, often far from 0.
+fn on_one_side(block: &mut Block) {
+    let scale = block.scale() * block.random.sign();
+    let offset = [0.0, 0.1, 1.0, 100.0][block.random.below(4) as usize];
+    block.each(|random, _| (random.unit().abs() + offset) * scale);
+}
+
+/// Groups of 32 of one value, but for one or two elements.
+fn nearly_constant_groups(block: &mut Block) {
+    let scale = block.scale();
+    let (mut value, mut places) = (0.0, [0; 2]);
+    block.each(|random, index| {
+        if index % 32 == 0 {
+            value = scale * [1.0, -1.0, 0.0][random.below(3) as usize];
+            places = [random.below(64) as usize, random.below(64) as usize];
+        }
+        if places.contains(&(index % 32)) { random.unit() * scale } else { value }
+    });
 }
 
 /// The largest magnitude occurs with both signs: the first one counts.
@@ -277,7 +398,7 @@ fn specials(block: &mut Block) {
 fn half_precision_scale_ties(block: &mut Block) {
     let exponent = block.random.between(-26, 15);
     let tie = f32::from_bits((((exponent + 127) as u32) << 23) | (block.random.next() as u32 & 0x7f_e000) | 0x1000);
-    let (divisor, low) = [(127.0, -1.0), (8.0, -1.0), (15.0, 0.0)][block.random.below(3) as usize];
+    let (divisor, low) = [(127.0, -1.0), (8.0, -1.0), (16.0, -1.0), (15.0, 0.0), (31.0, 0.0)][block.random.below(5) as usize];
     let place = block.random.below(block.len as u64) as usize;
     let ulps = block.random.between(-1, 1);
     for index in 0..block.len {

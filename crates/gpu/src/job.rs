@@ -5,9 +5,6 @@ use crate::ring::Unit;
 use ggufsmith_core::scheme::FourBit;
 use ggufsmith_core::{Rows, Words};
 
-/// ggml blocks that one invocation writes: two of them are whole 32-bit words.
-const BLOCKS_PER_UNIT: usize = 2;
-
 /// Source bytes of the pieces in which a chunk is compared.
 const COMPARED_AT_A_TIME: usize = 1 << 20;
 
@@ -70,18 +67,16 @@ impl<'a> Job<'a> {
         (self.blocks() * first, self.blocks() * second)
     }
 
-    /// What one invocation does.
+    /// The least that the kernel does.
     pub fn unit(&self) -> Unit {
-        let blocks = match &self.kernel.twin {
-            Twin::Blocks { .. } => BLOCKS_PER_UNIT,
-            Twin::FourBit(_) => 1,
-        };
+        let blocks = self.kernel.shader.unit_blocks as usize;
         let (first, second) = self.block_bytes();
         Unit {
             source_bytes: blocks * self.source_block_bytes(),
             result_bytes: blocks * first,
             second_bytes: blocks * second,
             block_elems: self.block_len as u32,
+            invocations: self.kernel.shader.unit_invocations,
         }
     }
 
@@ -97,7 +92,7 @@ impl<'a> Job<'a> {
                 let mut absmax = vec![0f32; self.blocks()];
                 let encode = if textbook { FourBit::encode_textbook } else { FourBit::encode };
                 let result = encode(scheme, self.words, self.source, self.block_len, out.first, &mut absmax);
-                // `encode_nf4` makes such jobs, and has asked the scheme; the default block length fits always.
+                // `encode_four_bit` makes such jobs, and has asked the scheme; the default block length fits always.
                 result.expect("the lengths of a job belong together");
                 for (to, from) in out.second.as_chunks_mut::<4>().0.iter_mut().zip(absmax) {
                     *to = from.to_le_bytes();

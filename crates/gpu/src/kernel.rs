@@ -1,8 +1,8 @@
 //! Which encoders have a kernel.
 
-use ggufsmith_core::formats::{q4_0, q4_1, q8_0};
+use ggufsmith_core::formats::{q4_0, q4_1, q4_k, q5_0, q5_1, q8_0};
 use ggufsmith_core::scheme::FourBit;
-use ggufsmith_core::schemes::nf4;
+use ggufsmith_core::schemes::{fp4, nf4};
 use ggufsmith_core::{Encoder, Words};
 use ggufsmith_shaders as shaders;
 
@@ -16,7 +16,7 @@ pub struct Kernel {
 /// What a kernel has to equal.
 #[derive(Debug)]
 pub(crate) enum Twin {
-    /// An encoder of ggml blocks of 32 elements that start with an F16 scale.
+    /// An encoder of ggml blocks that start with an F16 scale.
     Blocks {
         encoder: &'static Encoder,
         /// Importance changes no byte, so that chunks which have some can go to the kernel too.
@@ -35,11 +35,22 @@ pub static Q4_0: Kernel =
 /// `Q4_1`.
 pub static Q4_1: Kernel =
     Kernel { shader: &shaders::Q4_1, twin: Twin::Blocks { encoder: &q4_1::ENCODER, ignores_importance: false } };
+/// `Q5_0`.
+pub static Q5_0: Kernel =
+    Kernel { shader: &shaders::Q5_0, twin: Twin::Blocks { encoder: &q5_0::ENCODER, ignores_importance: false } };
+/// `Q5_1`.
+pub static Q5_1: Kernel =
+    Kernel { shader: &shaders::Q5_1, twin: Twin::Blocks { encoder: &q5_1::ENCODER, ignores_importance: false } };
+/// `Q4_K`.
+pub static Q4_K: Kernel =
+    Kernel { shader: &shaders::Q4_K, twin: Twin::Blocks { encoder: &q4_k::ENCODER, ignores_importance: false } };
 /// bitsandbytes' NF4.
 pub static NF4: Kernel = Kernel { shader: &shaders::NF4, twin: Twin::FourBit(&nf4::SCHEME) };
+/// bitsandbytes' FP4.
+pub static FP4: Kernel = Kernel { shader: &shaders::FP4, twin: Twin::FourBit(&fp4::SCHEME) };
 
 /// Every kernel.
-pub static KERNELS: &[&Kernel] = &[&Q8_0, &Q4_0, &Q4_1, &NF4];
+pub static KERNELS: &[&Kernel] = &[&Q8_0, &Q4_0, &Q4_1, &Q5_0, &Q5_1, &Q4_K, &NF4, &FP4];
 
 /// The source types of kernels.
 pub const WORDS: [Words; 3] = [Words::F32, Words::F16, Words::BF16];
@@ -55,6 +66,11 @@ impl Kernel {
         })
     }
 
+    /// The kernel of a scheme, if it has one.
+    pub fn of_scheme(scheme: &FourBit) -> Option<&'static Kernel> {
+        KERNELS.iter().copied().find(|kernel| kernel.scheme().is_some_and(|twin| std::ptr::eq(twin, scheme)))
+    }
+
     /// What it writes, for messages and reports.
     pub fn name(&self) -> &'static str {
         match &self.twin {
@@ -68,6 +84,14 @@ impl Kernel {
         match &self.twin {
             Twin::Blocks { encoder, .. } => Some(encoder),
             Twin::FourBit(_) => None,
+        }
+    }
+
+    /// The scheme whose codes it writes; `None` for a ggml format.
+    pub fn scheme(&self) -> Option<&'static FourBit> {
+        match &self.twin {
+            Twin::Blocks { .. } => None,
+            Twin::FourBit(scheme) => Some(scheme),
         }
     }
 

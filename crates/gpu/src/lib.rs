@@ -39,6 +39,6 @@ pub use auto::{Auto, WhyNot, auto};
 pub use calibrate::{AdapterReport, Calibration, KernelReport, examine};
 pub use error::GpuError;
 pub use gpu::{Gpu, KernelState, Mismatch, Options, Summary};
-pub use kernel::{KERNELS, Kernel, NF4, Q4_0, Q4_1, Q8_0, WORDS};
+pub use kernel::{FP4, KERNELS, Kernel, NF4, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q8_0, WORDS};
 pub use selftest::SelfTest;
 pub use worker::GpuWorker;

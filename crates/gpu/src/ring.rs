@@ -19,7 +19,7 @@ use std::sync::{Arc, mpsc};
 /// The uniform follows the source bytes in the upload buffer.
 const UNIFORM_BYTES: u64 = size_of::<Params>() as u64;
 
-/// What one invocation reads and writes.
+/// The least that a kernel reads and writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unit {
     pub source_bytes: usize,
@@ -29,6 +29,8 @@ pub(crate) struct Unit {
     pub second_bytes: usize,
     /// For [`Params::block_elems`].
     pub block_elems: u32,
+    /// How many invocations it takes.
+    pub invocations: u32,
 }
 
 /// Sizes of a ring's buffers.
@@ -163,7 +165,7 @@ impl Ring {
         if let Some(word) = dispatch.poison {
             device.queue.write_buffer(&slot.result, 0, &word.to_le_bytes().repeat(self.capacity.result_bytes / 4));
         }
-        let mut groups = params.units.div_ceil(WORKGROUP);
+        let mut groups = (params.units * unit.invocations).div_ceil(WORKGROUP);
         if let Some(Fault::TooManyWorkgroups { .. }) = fault {
             groups = device.info.limits.max_workgroups.saturating_add(1);
         }

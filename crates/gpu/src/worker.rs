@@ -3,11 +3,10 @@
 use crate::error::GpuError;
 use crate::gpu::{Gpu, Mismatch};
 use crate::job::{Job, Planes};
-use crate::kernel::{self, Kernel};
+use crate::kernel::Kernel;
 use crate::ring::{Dispatch, Ring};
 use crate::selftest::SelfTest;
-use ggufsmith_core::scheme::SchemeError;
-use ggufsmith_core::schemes::nf4;
+use ggufsmith_core::scheme::{FourBit, SchemeError};
 use ggufsmith_core::{EncodeError, Encoder, Rows, Words, Worker};
 use std::sync::atomic::Ordering;
 
@@ -34,20 +33,21 @@ impl GpuWorker {
         GpuWorker { gpu, ring, calls: 0, unchecked: Vec::new() }
     }
 
-    /// Encode elements as NF4, as [`FourBit::encode`](ggufsmith_core::scheme::FourBit::encode) of [`nf4::SCHEME`] does, with what
-    /// [`Worker::encode`] says about failures and retractions; it counts as a call of it. A shorter last block is the CPU's.
+    /// Encode elements as [`FourBit::encode`] of a scheme does, with what [`Worker::encode`] says about failures and retractions; it
+    /// counts as a call of it. A shorter last block is the CPU's, as is everything of a scheme without a kernel.
     ///
     /// # Errors
     /// [`SchemeError`] where lengths do not belong together.
-    pub fn encode_nf4(
+    pub fn encode_four_bit(
         &mut self,
+        scheme: &FourBit,
         words: Words,
         source: &[u8],
         block_len: usize,
         codes: &mut [u8],
         absmax: &mut [f32],
     ) -> Result<(), SchemeError> {
-        let done = self.encode_nf4_uncounted(words, source, block_len, codes, absmax);
+        let done = self.encode_four_bit_uncounted(scheme, words, source, block_len, codes, absmax);
         match done {
             Ok(done) => self.count(done, source.len()),
             Err(_) => self.calls += 1,
@@ -55,26 +55,30 @@ impl GpuWorker {
         done.map(|_| ())
     }
 
-    fn encode_nf4_uncounted(
+    fn encode_four_bit_uncounted(
         &mut self,
+        scheme: &FourBit,
         words: Words,
         source: &[u8],
         block_len: usize,
         codes: &mut [u8],
         absmax: &mut [f32],
     ) -> Result<Done, SchemeError> {
-        nf4::SCHEME.check_source(words, source, block_len, codes.len(), absmax.len())?;
+        scheme.check_source(words, source, block_len, codes.len(), absmax.len())?;
+        let Some(kernel) = Kernel::of_scheme(scheme) else {
+            return scheme.encode(words, source, block_len, codes, absmax).map(|()| Done::Cpu);
+        };
         let whole = source.len() / (block_len * words.bytes());
         let (blocks, tail) = source.split_at(whole * block_len * words.bytes());
         let (block_codes, tail_codes) = codes.split_at_mut(whole * block_len / 2);
         let (block_absmax, tail_absmax) = absmax.split_at_mut(whole);
-        let job = Job { kernel: &kernel::NF4, words, block_len, source: blocks };
+        let job = Job { kernel, words, block_len, source: blocks };
         let mut second = vec![0; whole * size_of::<f32>()];
         let done = self.encode_blocks(job, Planes { first: block_codes, second: &mut second });
         for (to, from) in block_absmax.iter_mut().zip(second.as_chunks::<4>().0) {
             *to = f32::from_le_bytes(*from);
         }
-        nf4::SCHEME.encode(words, tail, block_len, tail_codes, tail_absmax)?;
+        scheme.encode(words, tail, block_len, tail_codes, tail_absmax)?;
         Ok(done)
     }
 

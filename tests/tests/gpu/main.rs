@@ -11,8 +11,8 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The types with kernels.
-const TYPES: [&str; 3] = ["Q8_0", "Q4_0", "Q4_1"];
+/// The types with kernels; `Q4_K_M` has tensors of another format, too, that are the CPU's.
+const TYPES: [&str; 6] = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K_M"];
 
 const NO_ADAPTER: &str = "there is no GPU adapter; on Debian and Ubuntu install mesa-vulkan-drivers and libvulkan1";
 

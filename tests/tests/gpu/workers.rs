@@ -17,7 +17,8 @@ use std::sync::atomic::AtomicBool;
 pub fn trials() -> Vec<Trial> {
     let smollm2 = reference::smollm2;
     vec![
-        with_gpu("workers::alone", bard(), |model| alone(&model)),
+        with_gpu("workers::alone", bard(), |model| alone(&model, "bard.expected.json")),
+        with_gpu("workers::alone_with_a_large_model", smollm2(), |model| alone(&model, "smollm2/expected.json")),
         with_gpu("workers::beside_the_cpu", smollm2(), |model| beside_the_cpu(&model)),
         with_gpu("workers::device_lost", smollm2(), |model| lost(&model)),
         with_gpu("workers::wrong_bits", smollm2(), |model| wrong(&model)),
@@ -70,9 +71,9 @@ fn faulty(fault: Fault, check_every: u64, model: &Path) -> Result<(Gpu, Finished
     Ok((gpu, finished))
 }
 
-fn alone(model: &Path) -> Result<(), String> {
+fn alone(model: &Path, table: &str) -> Result<(), String> {
     let gpu = open(Default::default());
-    let finished = convert(model, "bard.expected.json", vec![worker(&gpu)])?;
+    let finished = convert(model, table, vec![worker(&gpu)])?;
     let summary = gpu.summary();
     assert_eq!(summary.failure, None);
     assert!(summary.gpu_chunks > 10 && summary.checked_chunks >= TYPES.len() as u64, "{summary:?}");

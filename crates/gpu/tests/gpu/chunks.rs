@@ -1,7 +1,7 @@
 //! Which chunks go to the device, and chunks of awkward shape.
 use crate::Test;
 use crate::common::{bare, by_textbook, differing, kernel_named, on_gpu};
-use ggufsmith_core::formats::{bf16, q4_0, q8_0};
+use ggufsmith_core::formats::{bf16, q4_0, q4_k, q8_0};
 use ggufsmith_core::{Encoder, Rows, Words, Worker};
 use ggufsmith_gpu::testing::Testing;
 use ggufsmith_gpu::{Auto, Gpu, GpuError, KERNELS, Options, Selection, WORDS, WhyNot, adapters, adversarial, auto, examine};
@@ -69,8 +69,8 @@ fn what_stays_on_the_cpu() {
     let gpu = bare(Testing::default());
     let mut worker = gpu.worker().unwrap();
     let source = adversarial::data(Words::BF16, 32, 2048, 1);
-    let rows = Rows { words: Words::BF16, cols: 64, bytes: &source };
-    let importance: Vec<f32> = (0..64).map(|i| i as f32).collect();
+    let rows = Rows { words: Words::BF16, cols: 256, bytes: &source };
+    let importance: Vec<f32> = (0..256).map(|i| i as f32).collect();
     let mut encode = |encoder: &'static Encoder, importance: Option<&[f32]>| {
         let mut out = vec![0; encoder.format.bytes_for(rows.elems() as u64).unwrap() as usize];
         let mut expected = out.clone();
@@ -83,8 +83,10 @@ fn what_stays_on_the_cpu() {
     assert_eq!(encode(&q4_0::ENCODER, Some(&importance)), (1, 1));
     assert_eq!(encode(&q8_0::ENCODER, Some(&importance)), (2, 1), "importance changes nothing there");
     assert_eq!(encode(&bf16::ENCODER, None), (2, 2));
+    assert_eq!(encode(&q4_k::ENCODER, None), (3, 2));
+    assert_eq!(encode(&q4_k::ENCODER, Some(&importance)), (3, 3));
     let bytes = source.len() as u64;
-    assert_eq!((gpu.summary().gpu_bytes, gpu.summary().cpu_bytes), (2 * bytes, 2 * bytes));
+    assert_eq!((gpu.summary().gpu_bytes, gpu.summary().cpu_bytes), (3 * bytes, 3 * bytes));
 }
 
 fn wrong_lengths() {

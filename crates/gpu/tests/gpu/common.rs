@@ -1,6 +1,5 @@
 //! Encoding on the adapter, and the comparison with the textbook.
 use ggufsmith_core::scheme::{FourBit, SchemeError};
-use ggufsmith_core::schemes::nf4;
 use ggufsmith_core::{Rows, Words, Worker};
 use ggufsmith_gpu::testing::Testing;
 use ggufsmith_gpu::{Gpu, GpuWorker, KERNELS, Kernel, Options, Selection};
@@ -23,7 +22,9 @@ pub fn on_gpu(worker: &mut GpuWorker, kernel: &Kernel, words: Words, source: &[u
             worker.encode(encoder, Rows { words, cols, bytes: source }, None, &mut out).unwrap();
             out
         }
-        None => nf4_bytes(words, source, |codes, absmax| worker.encode_nf4(words, source, kernel.block_len(), codes, absmax)),
+        None => scheme_bytes(words, source, |codes, absmax| {
+            worker.encode_four_bit(kernel.scheme().unwrap(), words, source, kernel.block_len(), codes, absmax)
+        }),
     }
 }
 
@@ -36,8 +37,8 @@ pub fn by_textbook(kernel: &Kernel, words: Words, source: &[u8]) -> Vec<u8> {
             encoder.encode_textbook(Rows { words, cols, bytes: source }, None, &mut out).unwrap();
             out
         }
-        None => nf4_bytes(words, source, |codes, absmax| {
-            nf4::SCHEME.encode_textbook(words, source, kernel.block_len(), codes, absmax)
+        None => scheme_bytes(words, source, |codes, absmax| {
+            kernel.scheme().unwrap().encode_textbook(words, source, kernel.block_len(), codes, absmax)
         }),
     }
 }
@@ -47,7 +48,7 @@ fn encoded_bytes(kernel: &Kernel, words: Words, source: &[u8]) -> usize {
     format.bytes_for((source.len() / words.bytes()) as u64).unwrap() as usize
 }
 
-fn nf4_bytes(words: Words, source: &[u8], encode: impl FnOnce(&mut [u8], &mut [f32]) -> Result<(), SchemeError>) -> Vec<u8> {
+fn scheme_bytes(words: Words, source: &[u8], encode: impl FnOnce(&mut [u8], &mut [f32]) -> Result<(), SchemeError>) -> Vec<u8> {
     let elems = source.len() / words.bytes();
     let mut codes = vec![0; elems / 2];
     let mut absmax = vec![0f32; elems / FourBit::DEFAULT_BLOCK_LEN];

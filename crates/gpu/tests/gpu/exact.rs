@@ -25,7 +25,22 @@ pub fn trials() -> Vec<Test> {
             }
         }
     }
+    for kernel in KERNELS {
+        tests.push((format!("exact::{} does plain weights by itself", kernel.name()), Box::new(move || by_itself(kernel))));
+    }
     tests
+}
+
+/// Of bell-shaped weights a kernel leaves hardly a block to the CPU.
+fn by_itself(kernel: &'static Kernel) {
+    for words in WORDS {
+        let gpu = bare(Testing::default());
+        let source = adversarial::plain(words, 2 * CHUNK, 7);
+        on_gpu(&mut gpu.worker().unwrap(), kernel, words, &source);
+        let blocks = 2 * CHUNK / kernel.block_len();
+        let left = gpu.summary().redone_blocks;
+        assert!(left * 1000 <= blocks as u64, "{words:?}: {left} of {blocks}");
+    }
 }
 
 fn sweep(kernel: &'static Kernel, words: Words, arithmetic: Option<&str>) {

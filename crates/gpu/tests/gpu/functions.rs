@@ -37,7 +37,7 @@ pub fn trials() -> Vec<Test> {
     let mut tests: Vec<Test> = Vec::new();
     let mut add = |name: String, test: Box<dyn FnOnce() + Send>| tests.push((format!("functions::{name}"), test));
     for exponent in EXPONENTS {
-        for divisor in [127u8, 15] {
+        for divisor in [127u8, 63, 31, 15] {
             add(format!("divide by {divisor}, exponent {exponent}"), Box::new(move || divide(exponent, divisor)));
         }
         add(format!("reciprocal, exponent {exponent}"), Box::new(move || assert_eq!(wrong_reciprocals(exponent, 0), 0)));
@@ -48,6 +48,20 @@ pub fn trials() -> Vec<Test> {
     for error in [-REACH - 1, REACH + 1] {
         add(format!("reciprocal, guess {error:+} is too far"), Box::new(move || assert_ne!(wrong_reciprocals(127, error), 0)));
     }
+    for (function, guess, reach) in
+        [(QUOTIENT, ["vec4<u32>(", "8388608.0 * (a / b)", "vec4<i32>("], 5), (ROOT, ["u32(", "8388608.0 * sqrt(x)", "i32("], 8)]
+    {
+        for error in [0, -1, 1, -reach, reach] {
+            add(format!("{}, guess {error:+}", function.0), Box::new(move || assert_eq!(wrong(function, guess, error), 0)));
+        }
+        for error in [-reach - 1, reach + 1] {
+            add(
+                format!("{}, guess {error:+} is too far", function.0),
+                Box::new(move || assert_ne!(wrong(function, guess, error), 0)),
+            );
+        }
+    }
+    add("from_f16".to_owned(), Box::new(from_f16));
     add("to_f16".to_owned(), Box::new(to_f16));
     add("round_away".to_owned(), Box::new(round_away));
     for words in [Words::F16, Words::BF16] {
@@ -101,6 +115,44 @@ fn wrong_reciprocals(exponent: u32, guess_error: i32) -> usize {
     let found = values(&format!("return reciprocal(({exponent}u << 23u) | index);"), Some(off), Words::BF16, None, MANTISSAS);
     let wrong = |(index, found): &(u32, u32)| *found != (1.0 / f32::from_bits((exponent << 23) | index)).to_bits();
     (0..).zip(found).filter(wrong).count()
+}
+
+/// Name, what the shader returns for an index, and what it should.
+type Function = (&'static str, &'static str, fn(u32) -> f32);
+
+/// Every mantissa over another one, both signs and exponents that differ.
+const QUOTIENT: Function = (
+    "quotient",
+    "let b = 0x3f800000u | ((index * 2654435761u) >> 9u);
+    return quotient(vec4<u32>(index, (index << 31u) | ((100u + index % 50u) << 23u) | index, b, 0u), b).y;",
+    |index| {
+        let b = f32::from_bits(0x3f80_0000 | (index.wrapping_mul(2_654_435_761) >> 9));
+        f32::from_bits((index << 31) | ((100 + index % 50) << 23) | index) / b
+    },
+);
+
+/// Every mantissa, exponents even and odd.
+const ROOT: Function = ("root", "return root(((100u + index % 57u) << 23u) | index);", |index| {
+    f32::from_bits(((100 + index % 57) << 23) | index).sqrt()
+});
+
+/// How many of all mantissas' results are wrong where guesses are off by so much.
+fn wrong((_, body, expected): Function, [unsigned, guess, signed]: [&str; 3], error: i32) -> usize {
+    let kernel_parts = parts(&ggufsmith_shaders::Q8_0, ShaderWords::Bf16);
+    let arithmetic = kernel_parts.iter().find(|part| part.file == ARITHMETIC).unwrap().text;
+    // The guess of lavapipe is exact.
+    let exact = format!("{unsigned}{guess})");
+    assert!(arithmetic.contains(&exact));
+    let off = arithmetic.replace(&exact, &format!("{unsigned}{signed}{guess}) + {signed}{error}))"));
+    let found = values(body, Some(off), Words::BF16, None, MANTISSAS);
+    (0..).zip(found).filter(|(index, found)| *found != expected(*index).to_bits()).count()
+}
+
+fn from_f16() {
+    let found = values("return from_f16((index & 0x7bffu) | ((index & 0x10000u) >> 1u));", None, Words::BF16, None, 1 << 17);
+    for (index, found) in (0..).zip(found) {
+        assert_eq!(found, float::f16_to_f32((index & 0x7bff | (index & 0x1_0000) >> 1) as u16).to_bits(), "{index:04x}");
+    }
 }
 
 /// Every F16 value's upper and lower end, and a stride through everything and through the subnormal range.

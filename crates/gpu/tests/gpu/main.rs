@@ -11,7 +11,7 @@ mod controls;
 mod exact;
 mod faults;
 mod functions;
-mod nf4;
+mod schemes;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -20,7 +20,8 @@ fn main() {
         println!("adapter: {adapter}, {} {}", adapter.driver, adapter.driver_info);
     }
     let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-    let trials = [chunks::trials(), controls::trials(), exact::trials(), faults::trials(), functions::trials(), nf4::trials()];
+    let trials =
+        [chunks::trials(), controls::trials(), exact::trials(), faults::trials(), functions::trials(), schemes::trials()];
     let trials = trials.into_iter().flatten().map(|test| trial(test, adapter.as_ref(), ci)).collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
