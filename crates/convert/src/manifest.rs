@@ -63,19 +63,21 @@ impl Manifest {
         let mut name = file.file_name().unwrap_or_default().to_owned();
         name.push(".manifest.json");
         let path = file.with_file_name(name);
-        let fault = |source| ConvertError::Manifest { path: path.clone(), source };
-        let mut text = serde_json::to_vec_pretty(self).map_err(|e| fault(e.into()))?;
-        text.push(b'\n');
-        let temp = crate::sink::temporary_name(&path);
-        let written = std::fs::write(&temp, &text)
-            .and_then(|()| File::open(&temp)?.sync_all())
-            .and_then(|()| std::fs::rename(&temp, &path));
-        written.map_err(|source| {
-            // Best effort: the error that led here is the one to report.
-            let _ = std::fs::remove_file(&temp);
-            fault(source)
-        })
+        write_json(&path, self).map_err(|source| ConvertError::Manifest { path, source })
     }
+}
+
+/// Write JSON into a file, atomically; an older one is replaced.
+pub(crate) fn write_json(path: &Path, content: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(content)?;
+    text.push(b'\n');
+    let temp = crate::sink::temporary_name(path);
+    let written =
+        std::fs::write(&temp, &text).and_then(|()| File::open(&temp)?.sync_all()).and_then(|()| std::fs::rename(&temp, path));
+    written.inspect_err(|_| {
+        // Best effort: the error that led here is the one to report.
+        let _ = std::fs::remove_file(&temp);
+    })
 }
 
 /// Hashes source files while the pipeline reads them: each file is hashed as far as its beginning has been read, so that the bytes
