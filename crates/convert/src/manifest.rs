@@ -5,6 +5,7 @@
 
 use crate::ConvertError;
 use crate::intervals::Intervals;
+use ggufsmith_checkpoint::Rounding;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -44,6 +45,9 @@ pub struct Manifest {
     pub inputs: Vec<HashedFile>,
     /// `--type`.
     pub file_type: &'static str,
+    /// The values that the tensors of the file's type hold, where a scheme that GGUF does not have decided them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Values>,
     /// `--via`: the 16- or 32-bit file that the reference tools would have made in between, where there is one.
     pub via: Option<&'static str>,
     /// `--imatrix`, by its name as it was given.
@@ -55,6 +59,30 @@ pub struct Manifest {
     pub outputs: Vec<HashedFile>,
     /// Config keys that have no meaning to this family, and other notes.
     pub warnings: Vec<String>,
+}
+
+/// A scheme whose values a file carries in another type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Values {
+    /// Its name.
+    pub scheme: &'static str,
+    /// Elements per scale.
+    pub block_size: u64,
+    /// Whether the scales are quantized, too.
+    pub double_quant: bool,
+    /// Modules of the source that stayed as they are, beside embeddings, norms and head.
+    pub skip_modules: Vec<String>,
+}
+
+impl Values {
+    pub(crate) fn of(rounding: &Rounding) -> Self {
+        Values {
+            scheme: rounding.scheme.name,
+            block_size: rounding.block_len,
+            double_quant: rounding.double,
+            skip_modules: rounding.skip_modules.clone(),
+        }
+    }
 }
 
 impl Manifest {

@@ -6,12 +6,12 @@
 use crate::importance::ImatrixFile;
 use crate::recipe::{self, Choices, Decision, FileType, QuantizeTensor, RecipeError, Tool};
 use ggufsmith_arch::Model;
-use ggufsmith_core::{DType, Encoder, Format, TensorExpr, Words, formats};
+use ggufsmith_core::{DType, Encoder, FORMATS, Format, LAYOUTS, Rows, TensorExpr, Words, formats};
 use ggufsmith_gguf::imatrix::{Imatrix, ImatrixError};
 use ggufsmith_gguf::{Layout, Metadata, SplitError, SplitLimits, TensorSpec, ggml_shape, shard_path};
 use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// `general.file_type`; a plan sets it for each output.
 pub const FILE_TYPE_KEY: &str = "general.file_type";
@@ -185,6 +185,17 @@ impl Plan {
     /// # Errors
     /// [`PlanError`].
     pub fn build(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
+        match Plan::draft(request)? {
+            (plan, refusals) if refusals.is_empty() => Ok(plan),
+            (_, mut refusals) => Err(refusals.swap_remove(0)),
+        }
+    }
+
+    /// Decide everything, although it may not be possible to write all of it: what stands in the way comes with the plan.
+    ///
+    /// # Errors
+    /// [`PlanError`] where nothing can be decided.
+    pub fn draft(request: &PlanRequest<'_>) -> Result<(Plan, Vec<PlanError>), PlanError> {
         if request.outputs.is_empty() {
             return Err(PlanError::NoOutput);
         }
@@ -195,15 +206,16 @@ impl Plan {
         let via = resolve_via(request.via, request.model);
         let mut outputs = Vec::with_capacity(request.outputs.len());
         let mut file = 0;
+        let mut refusals = Vec::new();
         for output in request.outputs {
-            let planned = plan_output(request, output, via, &tensors, file)?;
+            let planned = plan_output(request, output, via, &tensors, file, &mut refusals)?;
             file += planned.files.len();
             outputs.push(planned);
         }
         let mut work_order: Vec<usize> = (0..tensors.len()).collect();
         work_order.sort_by_key(|&i| model_order(&tensors[i].name));
         let imatrix = request.imatrix.map(|file| Arc::clone(&file.imatrix));
-        Ok(Plan { tensors, outputs, work_order, imatrix })
+        Ok((Plan { tensors, outputs, work_order, imatrix }, refusals))
     }
 
     /// The importance of the columns of a tensor's rows from `row` on, up to the end of its expert; by index in `tensors`.
@@ -325,6 +337,7 @@ fn plan_output(
     via: Words,
     tensors: &[PlannedTensor],
     first_file: usize,
+    refusals: &mut Vec<PlanError>,
 ) -> Result<PlannedOutput, PlanError> {
     let file_type = output.file_type;
     let model = request.model;
@@ -366,13 +379,15 @@ fn plan_output(
             (decisions.into_iter().flatten().collect(), Some(via))
         }
     };
-    let encoders = decisions.iter().zip(tensors).map(|(decision, tensor)| {
-        let (tensor, format) = (|| tensor.name.clone(), decision.format);
-        formats::encoder_of(format).ok_or_else(|| PlanError::NoEncoder { tensor: tensor(), format: format.name })
-    });
-    let encoders = encoders.collect::<Result<Vec<_>, _>>()?;
+    let encoders: Vec<&'static Encoder> = decisions.iter().map(|decision| encoder_of(decision.format)).collect();
+    // One for all its tensors: they are many, and their cause is one.
+    if let Some((decision, tensor)) =
+        decisions.iter().zip(tensors).find(|(decision, _)| formats::encoder_of(decision.format).is_none())
+    {
+        refusals.push(PlanError::NoEncoder { tensor: tensor.name.clone(), format: decision.format.name });
+    }
     let changed = |index: usize| via.is_some() && decisions[index].format != stored(index);
-    let weighted = weigh(file_type, imatrix, tensors, &decisions, changed)?;
+    let weighted = weigh(file_type, imatrix, tensors, &decisions, changed, refusals)?;
     let specs: Vec<TensorSpec> = order
         .iter()
         .map(|&i| TensorSpec {
@@ -410,6 +425,17 @@ fn plan_output(
     Ok(PlannedOutput { file_type, via, places, order, files, without_importance, chosen })
 }
 
+/// What makes the bytes of a format. For those that cannot be written yet it stands in their drafts, and is never asked.
+fn encoder_of(format: &'static Format) -> &'static Encoder {
+    static DRAFTS: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
+        let none = |_: Rows<'_>, _: Option<&[f32]>, _: &mut [u8]| {};
+        let missing = FORMATS.iter().copied().chain(LAYOUTS).filter(|format| formats::encoder_of(format).is_none());
+        missing.map(|format| Encoder { name: "none", format, needs_importance: false, fast: none, textbook: none }).collect()
+    });
+    let draft = || DRAFTS.iter().find(|draft| draft.format == format);
+    formats::encoder_of(format).or_else(draft).unwrap_or(&formats::f32::ENCODER)
+}
+
 /// The tool whose file an output equals.
 fn tool(request: &PlanRequest<'_>, file_type: &FileType) -> Tool {
     let quantized_with_importance = request.imatrix.is_some() && file_type.format.is_quantized();
@@ -423,7 +449,9 @@ fn weigh(
     tensors: &[PlannedTensor],
     decisions: &[Decision],
     changed: impl Fn(usize) -> bool,
+    refusals: &mut Vec<PlanError>,
 ) -> Result<Vec<bool>, PlanError> {
+    let mut refused = false;
     let mut weighted = vec![false; tensors.len()];
     let mut quantized = 0;
     for (index, (tensor, decision)) in tensors.iter().zip(decisions).enumerate() {
@@ -433,8 +461,8 @@ fn weigh(
         quantized += 1;
         let values = imatrix.map(|file| file.imatrix.of(&tensor.name, &tensor.shape)).transpose()?.flatten();
         weighted[index] = values.is_some();
-        if decision.needs_importance && values.is_none() {
-            return Err(PlanError::NeedsImportance {
+        if decision.needs_importance && values.is_none() && !std::mem::replace(&mut refused, true) {
+            refusals.push(PlanError::NeedsImportance {
                 tensor: tensor.name.clone(),
                 format: decision.format.name,
                 file_type: file_type.name(),

@@ -14,6 +14,8 @@ use std::path::Path;
 pub struct Report<'a> {
     dry_run: bool,
     source: &'a Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<super::carrier::Values>,
     architecture: &'a str,
     parameters: u64,
     source_bytes: u64,
@@ -64,6 +66,7 @@ impl<'a> Report<'a> {
         Report {
             dry_run: true,
             source: conversion.dir().path(),
+            values: super::carrier::Values::of(conversion),
             architecture: conversion.model.arch,
             parameters: plan.elems(),
             source_bytes: plan.source_bytes(),
@@ -108,6 +111,9 @@ impl<'a> Output<'a> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(values) = &self.values {
+            writeln!(f, "{values}")?;
+        }
         for output in &self.outputs {
             write!(f, "{output}")?;
             writeln!(f)?;

@@ -26,6 +26,9 @@ pub struct Times {
 #[derive(Debug, Serialize)]
 pub struct Summary<'a> {
     source: &'a Path,
+    /// What a file holds that carries another scheme's values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<super::carrier::Values>,
     architecture: &'a str,
     parameters: u64,
     outputs: Vec<Output<'a>>,
@@ -193,6 +196,7 @@ impl<'a> Summary<'a> {
         let source_bytes = plan.source_bytes();
         Summary {
             source: conversion.dir().path(),
+            values: super::carrier::Values::of(conversion),
             architecture: conversion.model.arch,
             parameters: plan.elems(),
             outputs,
@@ -250,6 +254,9 @@ impl fmt::Display for Overflow<'_> {
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(values) = &self.values {
+            writeln!(f, "{values}")?;
+        }
         for output in &self.outputs {
             let (name, bits) = (output.type_name, output.bits_per_weight);
             writeln!(f, "{name}: {}, {bits:.2} bits per weight", units::bytes(output.bytes))?;
