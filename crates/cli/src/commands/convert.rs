@@ -329,6 +329,7 @@ impl Arguments {
             source: &self.source,
             threads,
             imatrix: self.imatrix.as_deref(),
+            values: conversion.rounding(),
             quiet: self.quiet,
             open: OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
             interrupt,
