@@ -61,7 +61,7 @@ pub struct Arguments {
     force: bool,
 
     /// Show what would be written and why: every tensor's shape, type, bytes and the rule that chose the type
-    #[arg(short = 'n', long, visible_alias = "explain", help_heading = "Output")]
+    #[arg(short = 'n', long, visible_alias = "explain", overrides_with = "dry_run", help_heading = "Output")]
     dry_run: bool,
 
     /// Write no FILE.gguf.manifest.json (sha256 of every input and output, and how the file was made)
