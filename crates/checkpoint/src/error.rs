@@ -56,9 +56,9 @@ pub enum CheckpointError {
     #[error("{}: tensor {tensor:?}: {defect}", path.display())]
     Bitsandbytes { path: PathBuf, tensor: String, defect: BitsandbytesDefect },
     #[error("{}: tensor {tensor:?}: {defect}", path.display())]
-    Int8 { path: PathBuf, tensor: String, defect: Int8Defect },
+    Int8 { path: PathBuf, tensor: String, defect: Box<Int8Defect> },
     #[error("config.json of {}: {defect}", path.display())]
-    Int8Config { path: PathBuf, defect: Int8ConfigDefect },
+    Int8Config { path: PathBuf, defect: Box<Int8ConfigDefect> },
     #[error(transparent)]
     Source(#[from] SourceError),
 }

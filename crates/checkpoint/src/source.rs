@@ -288,7 +288,7 @@ fn prequantized(dir: &ModelDir) -> Result<Option<Method>, CheckpointError> {
             }
             if (file, key) == (CONFIG, "quantization_config") && entry.get(method).is_some_and(|m| m == int8::QUANT_METHOD) {
                 let config = Int8Config::parse(entry);
-                let refuse = |defect| CheckpointError::Int8Config { path: dir.path().into(), defect };
+                let refuse = |defect| CheckpointError::Int8Config { path: dir.path().into(), defect: Box::new(defect) };
                 found = Some(Method::Int8(config.map_err(refuse)?));
                 continue;
             }

@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 type Tensor = (&'static str, Vec<u64>, Vec<u8>);
+type Tensors = Vec<(&'static str, Tensor)>;
+type Change<'a> = &'a dyn Fn(&mut Tensors);
 
 fn example() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/int8_example.json");
@@ -51,7 +53,7 @@ fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 }
 
 /// The tensors of the example.
-fn of_example() -> Vec<(&'static str, Tensor)> {
+fn of_example() -> Tensors {
     let example = example();
     let codes = numbers(&example["quantized"]).into_iter().map(|code| code as i8 as u8).collect();
     let scale = (example["scale"].as_f64().unwrap() as f32).to_le_bytes().to_vec();
@@ -119,13 +121,13 @@ fn rows_have_maps_of_their_own() {
 fn what_is_broken_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let affine = entry("INT8_AFFINE", "tensor", false);
-    let refusal = |entry: &Value, change: &dyn Fn(&mut Vec<(&'static str, Tensor)>)| {
+    let refusal = |entry: &Value, change: Change<'_>| {
         let mut tensors = of_example();
         change(&mut tensors);
         write(dir.path(), entry, &tensors);
         open(dir.path()).err().map(|error| error.to_string()).unwrap_or_default()
     };
-    let set = |at: usize, tensor: Tensor| move |tensors: &mut Vec<(&'static str, Tensor)>| tensors[at].1 = tensor.clone();
+    let set = |at: usize, tensor: Tensor| move |tensors: &mut Tensors| tensors[at].1 = tensor.clone();
     let scale = |value: f32| set(1, ("F32", vec![], value.to_le_bytes().to_vec()));
     assert_eq!(refusal(&affine, &|_| ()), "");
     for value in [0.0, -1.0, f32::NAN, f32::INFINITY] {
@@ -133,7 +135,7 @@ fn what_is_broken_is_refused() {
     }
     assert_eq!(refusal(&affine, &scale(1e-45)), "");
     for (said, change) in [
-        ("\"a.weight.scale\" is missing", &(|t: &mut Vec<_>| drop(t.remove(1))) as &dyn Fn(&mut Vec<(&'static str, Tensor)>)),
+        ("\"a.weight.scale\" is missing", &(|t: &mut Vec<_>| drop(t.remove(1))) as Change<'_>),
         ("\"a.weight.zero_point\" is missing", &|t: &mut Vec<_>| drop(t.remove(2))),
         ("belongs to \"a.weight\", which is missing", &|t: &mut Vec<_>| drop(t.remove(0))),
         ("shape [1], [] is needed", &set(1, ("F32", vec![1], vec![0, 0, 128, 63]))),

@@ -29,7 +29,7 @@ fn options(types: &[&str], out: &Path) -> Options {
     }
 }
 
-fn run(conversion: &Conversion, workers: usize) -> Result<Vec<String>, ConvertError> {
+fn run(conversion: &Conversion, workers: usize) -> Result<Vec<String>, Box<ConvertError>> {
     let run = RunOptions {
         workers: (0..workers).map(|_| Box::new(CpuWorker) as _).collect(),
         force: false,
@@ -38,7 +38,7 @@ fn run(conversion: &Conversion, workers: usize) -> Result<Vec<String>, ConvertEr
         cancel: &AtomicBool::new(false),
         progress: &|_| (),
     };
-    Ok(conversion.run(run)?.files.into_iter().map(|file| file.sha256).collect())
+    Ok(conversion.run(run).map_err(Box::new)?.files.into_iter().map(|file| file.sha256).collect())
 }
 
 fn rounding(scheme: &'static FourBit, block_len: u64, double: bool) -> Rounding {
@@ -166,7 +166,7 @@ fn drafts_decide_what_cannot_be_written() {
         assert_eq!(refused, strict.is_err(), "{name}");
         if refused {
             assert!(!writable || name == "Q2_K_S", "{name}");
-            assert!(matches!(run(&conversion, 1), Err(ConvertError::Draft(_))));
+            assert!(run(&conversion, 1).is_err_and(|error| matches!(*error, ConvertError::Draft(_))));
         }
     }
     assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);

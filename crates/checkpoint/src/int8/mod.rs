@@ -218,5 +218,5 @@ fn like(info: &TensorInfo, dtype: DType, shape: &[u64]) -> Result<(), Defect> {
 }
 
 fn defect(info: &TensorInfo, defect: Defect) -> CheckpointError {
-    CheckpointError::Int8 { path: info.file.clone(), tensor: info.name.clone(), defect }
+    CheckpointError::Int8 { path: info.file.clone(), tensor: info.name.clone(), defect: Box::new(defect) }
 }
