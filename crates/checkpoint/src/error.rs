@@ -1,6 +1,7 @@
 //! What can be wrong with a checkpoint.
 
 use crate::bitsandbytes::BitsandbytesDefect;
+use crate::int8::{Int8ConfigDefect, Int8Defect};
 use ggufsmith_core::SourceError;
 use std::path::PathBuf;
 
@@ -54,6 +55,10 @@ pub enum CheckpointError {
     InTwoFiles { tensor: String, first: String, second: String },
     #[error("{}: tensor {tensor:?}: {defect}", path.display())]
     Bitsandbytes { path: PathBuf, tensor: String, defect: BitsandbytesDefect },
+    #[error("{}: tensor {tensor:?}: {defect}", path.display())]
+    Int8 { path: PathBuf, tensor: String, defect: Box<Int8Defect> },
+    #[error("config.json of {}: {defect}", path.display())]
+    Int8Config { path: PathBuf, defect: Box<Int8ConfigDefect> },
     #[error(transparent)]
     Source(#[from] SourceError),
 }

@@ -11,8 +11,11 @@ mod error;
 mod file;
 mod header;
 mod index;
+pub mod int8;
 mod json;
 mod limits;
+pub mod modules;
+mod rounded;
 mod source;
 
 pub use bitsandbytes::BitsandbytesDefect;
@@ -21,4 +24,5 @@ pub use error::{CheckpointError, HeaderDefect, IndexDefect, NotAFile};
 pub use file::Identity;
 pub use header::{SafetensorsInfo, safetensors_info};
 pub use limits::{Limits, OpenOptions};
+pub use rounded::{Rounded, Rounding};
 pub use source::Checkpoint;

@@ -4,6 +4,7 @@ use crate::bitsandbytes::{self, Bitsandbytes};
 use crate::error::IndexDefect;
 use crate::file::{self, Identity};
 use crate::index::Index;
+use crate::int8::{self, Int8, Int8Config};
 use crate::{CheckpointError, ModelDir, header};
 use ggufsmith_core::{SourceError, TensorInfo, TensorSource};
 use serde_json::Value;
@@ -12,12 +13,19 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The safetensors files of a model, open; only their headers have been read. What bitsandbytes quantized reads as what it
-/// decodes to.
+/// The safetensors files of a model, open; only their headers have been read. What bitsandbytes quantized, or `convert --format
+/// safetensors` to plain 8-bit codes, reads as what it decodes to.
 #[derive(Debug)]
 pub struct Checkpoint {
     stored: Stored,
-    bitsandbytes: Option<Bitsandbytes>,
+    adapter: Option<Adapter>,
+}
+
+/// How quantized tensors read.
+#[derive(Debug)]
+enum Adapter {
+    Bitsandbytes(Bitsandbytes),
+    Int8(Int8),
 }
 
 /// The tensors as the files hold them.
@@ -48,12 +56,12 @@ impl Checkpoint {
         let by_config = prequantized(dir)?;
         let stored = Stored::open(dir)?;
         let names = stored.tensors.iter().map(|info| info.name.as_str());
-        let bitsandbytes = if by_config || bitsandbytes::is_one(names) {
-            Some(Bitsandbytes::open(&stored, dir.options().limits.dims)?)
-        } else {
-            None
+        let adapter = match by_config {
+            Some(Method::Int8(config)) => Some(Adapter::Int8(Int8::open(&stored, config)?)),
+            None if !bitsandbytes::is_one(names) => None,
+            _ => Some(Adapter::Bitsandbytes(Bitsandbytes::open(&stored, dir.options().limits.dims)?)),
         };
-        Ok(Checkpoint { stored, bitsandbytes })
+        Ok(Checkpoint { stored, adapter })
     }
 
     /// The files that are read, in order, with their size in bytes.
@@ -63,7 +71,16 @@ impl Checkpoint {
 
     /// What a user should know: which precision was lost before.
     pub fn notes(&self) -> Vec<String> {
-        self.bitsandbytes.as_ref().map(Bitsandbytes::notes).unwrap_or_default()
+        match &self.adapter {
+            Some(Adapter::Bitsandbytes(adapter)) => adapter.notes(),
+            Some(Adapter::Int8(adapter)) => adapter.notes(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The tensors as the files hold them: of quantized ones codes and scales.
+    pub fn stored(&self) -> &dyn TensorSource {
+        &self.stored
     }
 }
 
@@ -116,19 +133,25 @@ impl Stored {
 
 impl TensorSource for Checkpoint {
     fn tensors(&self) -> &[TensorInfo] {
-        self.bitsandbytes.as_ref().map_or(&self.stored.tensors, |adapter| &adapter.tensors)
+        match &self.adapter {
+            Some(Adapter::Bitsandbytes(adapter)) => &adapter.tensors,
+            Some(Adapter::Int8(adapter)) => &adapter.tensors,
+            None => &self.stored.tensors,
+        }
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {
-        match &self.bitsandbytes {
-            Some(adapter) => adapter.info(name),
+        match &self.adapter {
+            Some(Adapter::Bitsandbytes(adapter)) => adapter.info(name),
+            Some(Adapter::Int8(adapter)) => adapter.info(name),
             None => self.stored.info(name),
         }
     }
 
     fn read(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
-        match &self.bitsandbytes {
-            Some(adapter) => adapter.read(&self.stored, name, offset, out),
+        match &self.adapter {
+            Some(Adapter::Bitsandbytes(adapter)) => adapter.read(&self.stored, name, offset, out),
+            Some(Adapter::Int8(adapter)) => adapter.read(&self.stored, name, offset, out),
             None => self.stored.read(name, offset, out),
         }
     }
@@ -239,9 +262,14 @@ fn missing_shard(dir: &ModelDir, index: Option<&Index>, name: &str) -> Checkpoin
     }
 }
 
-/// Quantized checkpoints say so in config.json, or (ModelOpt) in a file of their own. Whether bitsandbytes did it; another
-/// method is an error.
-fn prequantized(dir: &ModelDir) -> Result<bool, CheckpointError> {
+/// What quantized a checkpoint, of what can be read.
+enum Method {
+    Bitsandbytes,
+    Int8(Int8Config),
+}
+
+/// Quantized checkpoints say so in config.json, or (ModelOpt) in a file of their own. A method that is not read is an error.
+fn prequantized(dir: &ModelDir) -> Result<Option<Method>, CheckpointError> {
     const CONFIG: &str = "config.json";
     const MODELOPT: &str = "hf_quant_config.json";
     let modelopt = dir.json(MODELOPT)?;
@@ -251,18 +279,24 @@ fn prequantized(dir: &ModelDir) -> Result<bool, CheckpointError> {
         (CONFIG, Some(dir.config()), "quantization", "mode"), // MLX
         (MODELOPT, modelopt.as_ref(), "quantization", "quant_algo"),
     ];
-    let mut bitsandbytes = false;
+    let mut found = None;
     for (file, config, key, method) in places {
         if let Some(entry) = config.and_then(|config| config.get(key)).filter(|entry| !entry.is_null()) {
             if (file, key) == (CONFIG, "quantization_config") && is_bitsandbytes(entry) {
-                bitsandbytes = true;
+                found = Some(Method::Bitsandbytes);
+                continue;
+            }
+            if (file, key) == (CONFIG, "quantization_config") && entry.get(method).is_some_and(|m| m == int8::QUANT_METHOD) {
+                let config = Int8Config::parse(entry);
+                let refuse = |defect| CheckpointError::Int8Config { path: dir.path().into(), defect: Box::new(defect) };
+                found = Some(Method::Int8(config.map_err(refuse)?));
                 continue;
             }
             let method = entry.get(method).and_then(Value::as_str).unwrap_or("an unnamed method").to_owned();
             return Err(CheckpointError::Prequantized { path: dir.path().into(), file, key, method });
         }
     }
-    Ok(bitsandbytes)
+    Ok(found)
 }
 
 /// Old versions of transformers wrote no method, only what to load.

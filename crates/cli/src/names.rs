@@ -42,6 +42,14 @@ pub fn file_type(name: &str) -> Result<&'static FileType, TypeNameError> {
     Err(TypeNameError::Unknown(offer, names.join(", ")))
 }
 
+/// As [`file_type`], types too that can be planned and not written.
+///
+/// # Errors
+/// [`TypeNameError`], which offers the nearest names.
+pub fn planned_file_type(name: &str) -> Result<&'static FileType, TypeNameError> {
+    recipe::by_name(name).map_or_else(|| file_type(name), Ok)
+}
+
 /// The tensor type of a name in any case: what `--tensor-type` and the like take.
 ///
 /// # Errors
@@ -106,6 +114,10 @@ mod tests {
 
     #[test]
     fn errors_tell_apart_what_is_missing_and_what_is_wrong() {
+        for name in LLAMA_CPP_TYPES.lines() {
+            assert!(planned_file_type(name).is_ok() || file_type(name).is_err(), "{name}");
+        }
+        assert!(planned_file_type("xyzzy").is_err());
         for name in LLAMA_CPP_TYPES.lines().filter(|name| file_type(name).is_err()) {
             assert!(matches!(file_type(name), Err(TypeNameError::NotYet(_))), "{name}");
         }

@@ -2,7 +2,7 @@
 
 use crate::execute::{Job, execute, file_name};
 use crate::importance::ImatrixFile;
-use crate::manifest::{self, HashedFile, Manifest};
+use crate::manifest::{self, HashedFile, Manifest, Values};
 use crate::metadata::{self, General, MetadataError, ParameterCount};
 use crate::pipeline::{PipelineError, RunReport};
 use crate::plan::{
@@ -12,13 +12,14 @@ use crate::recipe::{Choices, FileType};
 use crate::requantize::RequantizeError;
 use crate::sink::{FinishedFile, SinkError};
 use ggufsmith_arch::{ArchError, Hparam, Model};
-use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions};
+use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions, Rounded, Rounding};
 use ggufsmith_core::{TensorSource, Words, Worker};
 use ggufsmith_gguf::imatrix::ImatrixError;
 use ggufsmith_gguf::{Metadata, SplitLimits};
 use ggufsmith_tokenizer::{self as tokenizer, Tokenizer, TokenizerError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Where outputs go.
@@ -53,6 +54,15 @@ pub struct Options {
     pub strict_config: bool,
     /// How weights are opened.
     pub open: OpenOptions,
+}
+
+/// What [`Conversion::prepare_with`] may do beside what [`Options`] say.
+#[derive(Debug, Clone, Default)]
+pub struct Preparation {
+    /// The values that matrices hold, whatever type they are stored in.
+    pub rounding: Option<Rounding>,
+    /// Plan what cannot be written, too: [`Conversion::warnings`] say why it cannot.
+    pub draft: bool,
 }
 
 /// How to run.
@@ -93,6 +103,14 @@ pub enum ConvertError {
     Pipeline(#[from] PipelineError),
     #[error(transparent)]
     Sink(#[from] SinkError),
+    #[error("{found} is no block length: bitsandbytes has {}", Rounding::BLOCK_LENS.map(|len| len.to_string()).join(", "))]
+    BlockLength { found: u64 },
+    #[error("{} is quantized already; any type of GGUF holds its values as they are read: choose the one that was to carry them", path.display())]
+    Quantized { path: PathBuf },
+    #[error("no tensor of {} is to be quantized: all are skipped", path.display())]
+    Nothing { path: PathBuf },
+    #[error("a plan that cannot be written: {0}")]
+    Draft(String),
     #[error("hashing the source for the manifest: {0}")]
     Hash(io::Error),
     #[error("writing the manifest {}: {source}", path.display())]
@@ -115,7 +133,10 @@ pub struct Conversion {
     /// What a user should know.
     pub warnings: Vec<String>,
     dir: ModelDir,
-    checkpoint: Checkpoint,
+    checkpoint: Arc<Checkpoint>,
+    rounded: Option<Arc<Rounded>>,
+    /// Why the plan cannot be written.
+    refusal: Option<String>,
 }
 
 /// A conversion that was run.
@@ -133,10 +154,21 @@ impl Conversion {
     /// # Errors
     /// [`ConvertError`]: whatever is wrong with the directory, its files, or the wishes.
     pub fn prepare(dir: &Path, options: &Options) -> Result<Self, ConvertError> {
+        Self::prepare_with(dir, options, Preparation::default())
+    }
+
+    /// As [`Conversion::prepare`], with values of another scheme or of what cannot be written.
+    ///
+    /// # Errors
+    /// As [`Conversion::prepare`].
+    pub fn prepare_with(dir: &Path, options: &Options, preparation: Preparation) -> Result<Self, ConvertError> {
+        let Preparation { rounding, draft } = preparation;
         let dir = ModelDir::open_with(dir, options.open.clone())?;
-        let checkpoint = Checkpoint::open(&dir)?;
+        let checkpoint = Arc::new(Checkpoint::open(&dir)?);
+        let rounded = rounding.map(|rounding| round(&dir, &checkpoint, rounding)).transpose()?;
+        let source: &dyn TensorSource = rounded.as_deref().map_or(&*checkpoint, |rounded| rounded);
         let describe = ggufsmith_arch::Options { strict_config: options.strict_config };
-        let model = ggufsmith_arch::describe(dir.config(), checkpoint.tensors(), &describe)?;
+        let model = ggufsmith_arch::describe(dir.config(), source.tensors(), &describe)?;
         let request = tokenizer::Request {
             route: model.vocab,
             vocab_size: model.vocab_size,
@@ -150,7 +182,10 @@ impl Conversion {
         let outputs: Vec<_> = options
             .types
             .iter()
-            .map(|&file_type| Ok(OutputRequest { file_type, path: output_path(&options.target, &general, file_type)? }))
+            .map(|&file_type| {
+                let scheme = rounded.as_deref().map(|rounded| rounded.rounding().scheme.name);
+                Ok(OutputRequest { file_type, path: output_path(&options.target, &general, file_type, scheme)? })
+            })
             .collect::<Result<_, MetadataError>>()?;
         let metadata = all_metadata(&model, &general, &tokenizer);
         let imatrix = options.imatrix.as_deref().map(ImatrixFile::open).transpose()?;
@@ -163,13 +198,21 @@ impl Conversion {
             choices: &options.choices,
             imatrix: imatrix.as_ref(),
         };
-        let plan = Plan::build(&request)?;
+        let (mut plan, mut refusals) = Plan::draft(&request)?;
+        if !draft && !refusals.is_empty() {
+            return Err(refusals.swap_remove(0).into());
+        }
+        if let Some(rounded) = &rounded {
+            name_values(&mut plan, rounded);
+        }
+        let refusal = refusals.first().map(ToString::to_string);
         let mut warnings = checkpoint.notes();
+        warnings.extend(refusals.iter().map(|refusal| format!("this can be planned, but not written: {refusal}")));
         warnings.extend(model.warnings.iter().cloned());
         warnings.extend(general_warnings.iter().map(ToString::to_string));
         warnings.extend(tokenizer.warnings.iter().cloned());
         warnings.extend(plan.outputs.iter().filter_map(|output| output.misleading_name(plan.elems())));
-        Ok(Conversion { plan, model, general, tokenizer, imatrix, warnings, dir, checkpoint })
+        Ok(Conversion { plan, model, general, tokenizer, imatrix, warnings, dir, checkpoint, rounded, refusal })
     }
 
     /// Convert. Files appear under their final names only when all of them are complete.
@@ -177,18 +220,30 @@ impl Conversion {
     /// # Errors
     /// [`ConvertError`]; temporary files are removed then.
     pub fn run(&self, options: RunOptions<'_>) -> Result<Finished, ConvertError> {
+        if let Some(refusal) = &self.refusal {
+            return Err(ConvertError::Draft(refusal.clone()));
+        }
         let command = options.manifest.clone();
         let reads = |index: usize| {
             let reads = self.plan.tensors[index].expr.reads();
             reads.into_iter().map(|info| (info.file.as_path(), info.offset..info.offset + info.bytes())).collect()
         };
         let inputs = self.checkpoint.files().map(|(path, _)| path.to_owned()).collect();
-        let job = Job { plan: &self.plan, source: &self.checkpoint, inputs, reads: &reads };
+        let job = Job { plan: &self.plan, source: self.source(), inputs, reads: &reads };
         let (finished, weights) = execute(&job, options)?;
         if let (Some(command), Some(weights)) = (command, weights) {
             self.write_manifests(command, weights, &finished.files)?;
         }
         Ok(finished)
+    }
+
+    /// The values that matrices hold, whatever type they are stored in.
+    pub fn rounding(&self) -> Option<&Rounding> {
+        self.rounded.as_deref().map(Rounded::rounding)
+    }
+
+    fn source(&self) -> &dyn TensorSource {
+        self.rounded.as_deref().map_or(&*self.checkpoint, |rounded| rounded)
     }
 
     /// The directory it converts.
@@ -224,6 +279,7 @@ impl Conversion {
                 source: self.dir.name(),
                 inputs: inputs.clone(),
                 file_type: output.file_type.name(),
+                values: self.rounding().map(Values::of),
                 via: output.via.map(words_name),
                 imatrix: self.imatrix.as_ref().filter(|_| output.via.is_some()).map(|imatrix| imatrix.file.clone()),
                 pre_tokenizer: Some(format!("{} ({})", self.tokenizer.pre, self.tokenizer.pre_source)),
@@ -245,11 +301,44 @@ fn words_name(words: Words) -> &'static str {
     crate::plan::plain_format(words).name
 }
 
-fn output_path(target: &Target, general: &General, file_type: &FileType) -> Result<PathBuf, MetadataError> {
+/// A file is called after its type, and after the scheme whose values it carries.
+fn output_path(target: &Target, general: &General, file_type: &FileType, scheme: Option<&str>) -> Result<PathBuf, MetadataError> {
+    let carrier = file_type.name();
+    let type_name = scheme.map_or_else(|| carrier.to_owned(), |scheme| format!("{scheme}-in-{carrier}"));
     Ok(match target {
-        Target::Directory(dir) => dir.join(general.file_name(file_type.name())),
-        Target::File(path) => path.with_file_name(metadata::fill_template(&file_name(path), file_type.name())?),
+        Target::Directory(dir) => {
+            let (name, end) = (general.file_name(carrier), format!("{carrier}.gguf"));
+            // The naming convention is in capitals, "in" is not.
+            let stem = name.strip_suffix(&end).unwrap_or(&name);
+            dir.join(format!("{stem}{type_name}.gguf"))
+        }
+        Target::File(path) => path.with_file_name(metadata::fill_template(&file_name(path), &type_name)?),
     })
+}
+
+fn round(dir: &ModelDir, checkpoint: &Arc<Checkpoint>, rounding: Rounding) -> Result<Arc<Rounded>, ConvertError> {
+    let (found, path) = (rounding.block_len, || dir.path().to_owned());
+    if !checkpoint.notes().is_empty() {
+        return Err(ConvertError::Quantized { path: path() });
+    }
+    let raw: Arc<dyn TensorSource> = checkpoint.clone();
+    let rounded = Rounded::new(raw, rounding).map_err(|_| ConvertError::BlockLength { found })?;
+    if rounded.count() == 0 {
+        return Err(ConvertError::Nothing { path: path() });
+    }
+    Ok(Arc::new(rounded))
+}
+
+/// Say in the rules which tensors hold values of a scheme.
+fn name_values(plan: &mut Plan, rounded: &Rounded) {
+    let holds = |tensor: &crate::plan::PlannedTensor| tensor.expr.reads().iter().any(|info| rounded.rounds(&info.name));
+    let holding: Vec<bool> = plan.tensors.iter().map(holds).collect();
+    let values = rounded.rounding().describe();
+    for place in plan.outputs.iter_mut().flat_map(|output| output.places.iter_mut().zip(&holding)) {
+        if let (place, true) = place {
+            place.rule = format!("{}; {values}", place.rule).into();
+        }
+    }
 }
 
 /// All keys in the order of the reference converter.

@@ -24,5 +24,5 @@ pub mod requantize;
 mod scan;
 pub mod sink;
 
-pub use conversion::{Conversion, ConvertError, Finished, Options, REFERENCE, RunOptions, Target};
+pub use conversion::{Conversion, ConvertError, Finished, Options, Preparation, REFERENCE, RunOptions, Target};
 pub use importance::ImatrixFile;

@@ -5,6 +5,7 @@
 
 use crate::ConvertError;
 use crate::intervals::Intervals;
+use ggufsmith_checkpoint::Rounding;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -44,6 +45,9 @@ pub struct Manifest {
     pub inputs: Vec<HashedFile>,
     /// `--type`.
     pub file_type: &'static str,
+    /// The values that the tensors of the file's type hold, where a scheme that GGUF does not have decided them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Values>,
     /// `--via`: the 16- or 32-bit file that the reference tools would have made in between, where there is one.
     pub via: Option<&'static str>,
     /// `--imatrix`, by its name as it was given.
@@ -58,25 +62,51 @@ pub struct Manifest {
     pub warnings: Vec<String>,
 }
 
+/// A scheme whose values a file carries in another type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Values {
+    /// Its name.
+    pub scheme: &'static str,
+    /// Elements per scale.
+    pub block_size: u64,
+    /// Whether the scales are quantized, too.
+    pub double_quant: bool,
+    /// Modules of the source that stayed as they are, beside embeddings, norms and head.
+    pub skip_modules: Vec<String>,
+}
+
+impl Values {
+    pub(crate) fn of(rounding: &Rounding) -> Self {
+        Values {
+            scheme: rounding.scheme.name,
+            block_size: rounding.block_len,
+            double_quant: rounding.double,
+            skip_modules: rounding.skip_modules.clone(),
+        }
+    }
+}
+
 impl Manifest {
     /// Write it beside `file`, atomically; an older one is replaced.
     pub(crate) fn write(&self, file: &Path) -> Result<(), ConvertError> {
         let mut name = file.file_name().unwrap_or_default().to_owned();
         name.push(".manifest.json");
         let path = file.with_file_name(name);
-        let fault = |source| ConvertError::Manifest { path: path.clone(), source };
-        let mut text = serde_json::to_vec_pretty(self).map_err(|e| fault(e.into()))?;
-        text.push(b'\n');
-        let temp = crate::sink::temporary_name(&path);
-        let written = std::fs::write(&temp, &text)
-            .and_then(|()| File::open(&temp)?.sync_all())
-            .and_then(|()| std::fs::rename(&temp, &path));
-        written.map_err(|source| {
-            // Best effort: the error that led here is the one to report.
-            let _ = std::fs::remove_file(&temp);
-            fault(source)
-        })
+        write_json(&path, self).map_err(|source| ConvertError::Manifest { path, source })
     }
+}
+
+/// Write JSON into a file, atomically; an older one is replaced.
+pub(crate) fn write_json(path: &Path, content: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(content)?;
+    text.push(b'\n');
+    let temp = crate::sink::temporary_name(path);
+    let written =
+        std::fs::write(&temp, &text).and_then(|()| File::open(&temp)?.sync_all()).and_then(|()| std::fs::rename(&temp, path));
+    written.inspect_err(|_| {
+        // Best effort: the error that led here is the one to report.
+        let _ = std::fs::remove_file(&temp);
+    })
 }
 
 /// Hashes source files while the pipeline reads them: each file is hashed as far as its beginning has been read, so that the bytes

@@ -195,6 +195,17 @@ impl Plan {
     /// # Errors
     /// [`PlanError`].
     pub fn build(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
+        match Plan::draft(request)? {
+            (plan, refusals) if refusals.is_empty() => Ok(plan),
+            (_, mut refusals) => Err(refusals.swap_remove(0)),
+        }
+    }
+
+    /// Decide everything, although it may not be possible to write all of it: what stands in the way comes with the plan.
+    ///
+    /// # Errors
+    /// [`PlanError`] where nothing can be decided.
+    pub fn draft(request: &PlanRequest<'_>) -> Result<(Plan, Vec<PlanError>), PlanError> {
         if request.outputs.is_empty() {
             return Err(PlanError::NoOutput);
         }
@@ -205,12 +216,13 @@ impl Plan {
         let via = resolve_via(request.via, request.model);
         let mut outputs = Vec::with_capacity(request.outputs.len());
         let mut file = 0;
+        let mut refusals = Vec::new();
         for output in request.outputs {
-            let planned = plan_output(request, output, via, &tensors, file)?;
+            let planned = plan_output(request, output, via, &tensors, file, &mut refusals)?;
             file += planned.files.len();
             outputs.push(planned);
         }
-        Ok(Plan::new(tensors, outputs, request.imatrix.map(|file| Arc::clone(&file.imatrix))))
+        Ok((Plan::new(tensors, outputs, request.imatrix.map(|file| Arc::clone(&file.imatrix))), refusals))
     }
 
     pub(crate) fn new(tensors: Vec<PlannedTensor>, outputs: Vec<PlannedOutput>, imatrix: Option<Arc<Imatrix>>) -> Plan {
@@ -349,6 +361,7 @@ fn plan_output(
     via: Words,
     tensors: &[PlannedTensor],
     first_file: usize,
+    refusals: &mut Vec<PlanError>,
 ) -> Result<PlannedOutput, PlanError> {
     let file_type = output.file_type;
     let model = request.model;
@@ -387,10 +400,11 @@ fn plan_output(
             (decisions.into_iter().flatten().collect(), Some(via))
         }
     };
+    // One for all its tensors: they are many, and their cause is one.
     let encoders = decisions.iter().zip(tensors).map(|(decision, tensor)| encoder(tensor, decision.format));
-    let encoders = encoders.collect::<Result<Vec<_>, _>>()?;
+    refusals.extend(encoders.filter_map(Result::err).take(1));
     let changed = |index: usize| via.is_some() && decisions[index].format != stored(index);
-    let weighted = weigh(file_type, imatrix, tensors, &decisions, changed)?;
+    let weighted = weigh(file_type, imatrix, tensors, &decisions, changed, refusals)?;
     let specs: Vec<TensorSpec> = order
         .iter()
         .map(|&i| TensorSpec {
@@ -413,7 +427,8 @@ fn plan_output(
             let through = via.filter(|words| !keep(index) && *words != Words::F32);
             let (file, offset, bytes) = (first_file + number, placed.offset, placed.bytes);
             let Decision { format, rule, .. } = decisions[index].clone();
-            let (encoder, weighted) = (Some(encoders[index]), weighted[index]);
+            // None only in a draft that is refused and never runs.
+            let (encoder, weighted) = (formats::encoder_of(format), weighted[index]);
             places[index] = Some(Place { format, encoder, rule, weighted, through, file, offset, bytes });
         }
         let path = if count == 1 { output.path.clone() } else { shard_path(&output.path, number, count) };
@@ -461,7 +476,9 @@ pub(crate) fn weigh(
     tensors: &[PlannedTensor],
     decisions: &[Decision],
     changed: impl Fn(usize) -> bool,
+    refusals: &mut Vec<PlanError>,
 ) -> Result<Vec<bool>, PlanError> {
+    let mut refused = false;
     let mut weighted = vec![false; tensors.len()];
     let mut quantized = 0;
     for (index, (tensor, decision)) in tensors.iter().zip(decisions).enumerate() {
@@ -471,8 +488,8 @@ pub(crate) fn weigh(
         quantized += 1;
         let values = imatrix.map(|file| file.imatrix.of(&tensor.name, &tensor.shape)).transpose()?.flatten();
         weighted[index] = values.is_some();
-        if decision.needs_importance && values.is_none() {
-            return Err(PlanError::NeedsImportance {
+        if decision.needs_importance && values.is_none() && !std::mem::replace(&mut refused, true) {
+            refusals.push(PlanError::NeedsImportance {
                 tensor: tensor.name.clone(),
                 format: decision.format.name,
                 file_type: file_type.name(),

@@ -1,6 +1,6 @@
 //! What is written equals what transformers and bitsandbytes wrote of the same model.
 
-use ggufsmith_checkpoint::{Checkpoint, ModelDir, OpenOptions};
+use ggufsmith_checkpoint::{Checkpoint, ModelDir};
 use ggufsmith_convert::bitsandbytes::{Method, Quantization, QuantizeError, QuantizeOptions, QuantizeRun};
 use ggufsmith_core::TensorSource;
 use ggufsmith_core::schemes::{fp4, nf4};
@@ -17,17 +17,12 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn options(method: Method, out: &Path) -> QuantizeOptions {
-    QuantizeOptions {
-        method,
-        out: out.to_owned(),
-        skip_modules: vec![],
-        max_shard_bytes: 5_000_000_000,
-        open: OpenOptions::default(),
-    }
+    QuantizeOptions::new(method, out.to_owned())
 }
 
 fn run(quantization: &Quantization, threads: usize) -> Result<(), QuantizeError> {
-    let run = QuantizeRun { threads, force: false, cancel: &AtomicBool::new(false), progress: &|_| () };
+    let cancel = AtomicBool::new(false);
+    let run = QuantizeRun { threads, force: false, manifest: None, cancel: &cancel, progress: &|_| (), begun: &|_| () };
     quantization.run(&run).map(|_| ())
 }
 

@@ -22,9 +22,10 @@ mod side;
 pub mod structure;
 pub mod tensors;
 pub mod tokens;
+pub mod values;
 
 pub use ggufsmith_gguf::imatrix;
-pub use run::{Events, FORWARD, NamedText, Request, VerifyError, run};
+pub use run::{Events, FORWARD, NamedText, Request, VerifyError, run, run_with};
 pub use side::{Side, SideError, Source, Text};
 
 /// What is evaluated on where a user names no text: the article "Shakespeare" of the Encyclopaedia Britannica, 11th edition (1911), in

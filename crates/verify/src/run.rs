@@ -9,9 +9,9 @@ use crate::report::{
     Check, Figures, Gate, HashedFile, Latency, Memory, Report, SCHEMA, Status, TensorFigures, TensorVerdict, TypeBytes,
 };
 use crate::side::{Side, SideError, Source};
-use crate::{hash, latency, report, structure, tensors, tokens};
-use ggufsmith_checkpoint::OpenOptions;
-use ggufsmith_core::TensorSource;
+use crate::{hash, latency, report, structure, tensors, tokens, values};
+use ggufsmith_checkpoint::{OpenOptions, Rounded, Rounding};
+use ggufsmith_core::{FourBit, SCHEMES, TensorSource};
 use ggufsmith_gguf::{GgufError, Limits, Shards};
 use ggufsmith_infer::{Gemm, Model, Weights};
 use std::io;
@@ -140,6 +140,28 @@ struct File<'a> {
     path: &'a Path,
     shards: Arc<Shards>,
     report: Report,
+    /// The source with the values that the file carries.
+    values: Option<Carried>,
+}
+
+/// The source with the values of a scheme, and the model described by it.
+struct Carried {
+    source: Arc<Rounded>,
+    model: ggufsmith_arch::Model,
+}
+
+impl Carried {
+    fn new(source: &Source, rounding: Rounding) -> Result<Self, SideError> {
+        let raw: Arc<dyn TensorSource> = source.checkpoint.clone();
+        // Block lengths were checked when they were read.
+        let rounded = Rounded::new(raw, rounding).map_err(|error| SideError::Rounding(error.to_string()))?;
+        let model = ggufsmith_arch::describe(source.dir.config(), rounded.tensors(), &ggufsmith_arch::Options::default())?;
+        Ok(Carried { source: Arc::new(rounded), model })
+    }
+
+    fn values(&self) -> tensors::Values<'_> {
+        tensors::Values { source: &self.source, model: &self.model }
+    }
 }
 
 /// Run every check. Thresholds and verdicts are the caller's: [`crate::gate::judge`].
@@ -147,6 +169,14 @@ struct File<'a> {
 /// # Errors
 /// [`VerifyError`] where a side cannot be read, or the run was stopped. What is wrong with a file is no error, but a finding.
 pub fn run(request: &Request<'_>) -> Result<Vec<Report>, VerifyError> {
+    run_with(request, None)
+}
+
+/// As [`run`], of files that carry the values of a scheme. Without it the manifest beside a file tells.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(request: &Request<'_>, rounding: Option<&Rounding>) -> Result<Vec<Report>, VerifyError> {
     let in_source = |source| VerifyError::Source { path: request.source.to_owned(), source: Box::new(source) };
     let source = Source::open(request.source, request.open.clone()).map_err(in_source)?;
     let imatrix = request.imatrix.map(Imatrix::open).transpose()?;
@@ -155,7 +185,9 @@ pub fn run(request: &Request<'_>) -> Result<Vec<Report>, VerifyError> {
     for path in request.files {
         let shards = Arc::new(Shards::open(path, &Limits::default())?);
         let report = begin_report(request, &shards, &described)?;
-        files.push(File { path, shards, report });
+        let rounding = rounding.cloned().or_else(|| values::of_manifest(shards.files()[0].path(), &report.sha256));
+        let values = rounding.map(|rounding| Carried::new(&source, rounding)).transpose()?;
+        files.push(File { path, shards, report, values });
     }
     for file in &mut files {
         check_statically(request, &source, imatrix.as_ref(), file)?;
@@ -254,7 +286,7 @@ fn check_statically(
     imatrix: Option<&Imatrix>,
     file: &mut File<'_>,
 ) -> Result<(), VerifyError> {
-    let File { path, shards, report } = file;
+    let File { path, shards, report, values } = file;
     let sizes = source.checkpoint.tensors().iter().map(|info| (info.dtype.name(), info.bytes()));
     report.memory.source = types(sizes);
     report.checks.push(structure::check(shards));
@@ -265,16 +297,44 @@ fn check_statically(
         cancel: request.cancel,
         progress: &|bytes| request.events.advance(bytes),
     };
-    let compared = tensors::check(shards, &*source.checkpoint, &source.model, &options);
+    let check = |values: Option<&Carried>, options: &tensors::Options<'_>| {
+        let values = values.map(Carried::values);
+        let compared = tensors::check_values(shards, &*source.checkpoint, &source.model, values, options);
+        compared.map_err(|source| match source {
+            tensors::Error::Cancelled => VerifyError::Cancelled,
+            source => VerifyError::Tensors { path: path.to_path_buf(), source: Box::new(source) },
+        })
+    };
+    let compared = check(values.as_ref(), &options);
     request.events.end();
-    let (check, figures) = compared.map_err(|source| match source {
-        tensors::Error::Cancelled => VerifyError::Cancelled,
-        source => VerifyError::Tensors { path: path.to_path_buf(), source: Box::new(source) },
-    })?;
+    let (mut check_of_tensors, figures) = compared?;
+    if values.is_none() && looks_rounded(&figures) {
+        let silent = tensors::Options { progress: &|_| (), ..options };
+        for &scheme in SCHEMES {
+            let block_len = FourBit::DEFAULT_BLOCK_LEN as u64;
+            let carried = Carried::new(source, Rounding { scheme, block_len, double: false, skip_modules: Vec::new() })?;
+            let (_, found) = check(Some(&carried), &silent)?;
+            if found.iter().all(|figures| figures.verdict != TensorVerdict::Wrong) {
+                let name = scheme.name;
+                check_of_tensors.problems.insert(
+                    0,
+                    format!("the file is that of a conversion to {name} (blocks of {block_len}), whose values its matrices hold exactly: --values {name} says that this was meant"),
+                );
+                break;
+            }
+        }
+    }
+    let check = check_of_tensors;
     report.checks.push(check);
     report.tensors = figures;
     report.checks.push(tokens::check(&source.dir, &source.request(), shards.metadata())?);
     Ok(())
+}
+
+/// Whether there are wrong tensors, all with errors as those of sixteen values have.
+fn looks_rounded(figures: &[TensorFigures]) -> bool {
+    let mut wrong = figures.iter().filter(|figures| figures.verdict == TensorVerdict::Wrong).peekable();
+    wrong.peek().is_some() && wrong.all(|figures| (0.02..0.3).contains(&figures.relative_rmse))
 }
 
 /// A file's model, or why it has none.
@@ -402,8 +462,16 @@ fn control(
         let what = format!("one window of {}", report.file);
         run_over(request, &what, Base::Model(base), others, samples, None, &mut |_| true)
     };
-    let weights: Arc<dyn TensorSource> = source.checkpoint.clone();
-    let precise = Reencoded::new(weights, &source.model, &report.tensors);
+    let precise = match &file.values {
+        None => Reencoded::new(source.checkpoint.clone(), &source.model, &report.tensors),
+        Some(carried) => {
+            // What is read has the scheme's values already.
+            let mut figures = report.tensors.clone();
+            let scheme = carried.source.rounding().scheme.name;
+            figures.iter_mut().for_each(|figures| figures.via = figures.via.take().filter(|via| via != scheme));
+            Reencoded::new(carried.source.clone(), &carried.model, &figures)
+        }
+    };
     let precise =
         precise.map(|tensors| Model::new(base.decoder().clone(), Weights::new(Box::new(tensors)), Box::new(Gemm), base.n_ctx()));
     let precise = match precise {

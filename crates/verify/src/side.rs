@@ -28,6 +28,8 @@ pub enum SideError {
     GgufTokenizer(#[from] GgufTokenizerError),
     #[error(transparent)]
     Infer(#[from] InferError),
+    #[error("{0}")]
+    Rounding(String),
     #[error(transparent)]
     Text(#[from] TextTooShort),
 }

@@ -24,6 +24,8 @@ pub fn trials() -> Vec<Trial> {
         plain("interrupted::ctrl_c_removes_everything", || stopped(rustix::process::Signal::INT)),
         #[cfg(unix)]
         plain("interrupted::terminate_removes_everything", || stopped(rustix::process::Signal::TERM)),
+        #[cfg(unix)]
+        plain("interrupted::a_directory_of_codes_leaves_nothing", directory_stopped),
     ]
 }
 
@@ -208,11 +210,42 @@ fn stopped(signal: rustix::process::Signal) -> Result<(), String> {
     stage.run_again()
 }
 
+/// `--format safetensors`, asked to stop once, and twice at once.
+#[cfg(unix)]
+fn directory_stopped() -> Result<(), String> {
+    let stage = Stage::new(192)?;
+    let out = stage.out.join("codes");
+    let (source, target) = (stage.model.to_string_lossy().into_owned(), out.to_string_lossy().into_owned());
+    let arguments = ["convert", &source, "--type", "INT8_ABSMAX", "--format", "safetensors", "--out", &target, "--quiet"];
+    let (mut stopped, mut attempts) = (0, 0);
+    while stopped < 4 {
+        // It may be there, empty or complete.
+        let _ = std::fs::remove_dir_all(&out);
+        stage.clear()?;
+        let mut child = command(&arguments).stderr(Stdio::null()).spawn().map_err(|e| e.to_string())?;
+        let found = wait_for_temporary_file(&out, &mut child);
+        attempts += 1;
+        let signals = 1 + attempts % 2;
+        for _ in 0..signals {
+            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT);
+        }
+        let status = child.wait().map_err(|e| e.to_string())?;
+        let left = if out.exists() { outputs::names(&out) } else { Vec::new() };
+        match status.code() {
+            // The second signal does not wait, not even for a directory.
+            Some(130) if left.is_empty() && (signals == 2 || !out.exists()) => stopped += 1,
+            Some(0) if attempts < 25 && left.iter().all(|name| !name.starts_with('.')) => {}
+            _ => return Err(format!("attempt {attempts} ({found:?}): ended with {status}, {left:?} was left")),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(unix)]
 fn wait_for_temporary_file(out: &Path, child: &mut Child) -> Result<(), String> {
     let patience = Instant::now() + Duration::from_secs(60);
     while Instant::now() < patience {
-        if outputs::names(out).iter().any(|name| name.starts_with('.')) {
+        if out.exists() && outputs::names(out).iter().any(|name| name.starts_with('.')) {
             return Ok(());
         }
         if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {

@@ -1,6 +1,7 @@
 //! `ggufsmith convert`.
 
 mod bitsandbytes;
+mod carrier;
 pub(super) mod device;
 pub(super) mod dry_run;
 pub(super) mod run;
@@ -19,7 +20,8 @@ use ggufsmith_checkpoint::OpenOptions;
 use ggufsmith_convert::metadata::Overrides;
 use ggufsmith_convert::plan::Via;
 use ggufsmith_convert::recipe::{self, FileType};
-use ggufsmith_convert::{Conversion, Options, Target};
+use ggufsmith_checkpoint::Rounding;
+use ggufsmith_convert::{Conversion, Options, Preparation, Target};
 use ggufsmith_core::Words;
 use ggufsmith_gguf::{SplitLimits, parse_size};
 use ggufsmith_verify::report::{self, Report};
@@ -58,7 +60,7 @@ pub struct Arguments {
     force: bool,
 
     /// Show what would be written and why: every tensor's shape, type, bytes and the rule that chose the type
-    #[arg(short = 'n', long, visible_alias = "explain", help_heading = "Output")]
+    #[arg(short = 'n', long, visible_alias = "explain", overrides_with = "dry_run", help_heading = "Output")]
     dry_run: bool,
 
     /// Write no FILE.gguf.manifest.json (sha256 of every input and output, and how the file was made)
@@ -156,26 +158,26 @@ impl From<ViaArgument> for Via {
     }
 }
 
-/// `--type`: of a GGUF file, or of bitsandbytes.
+/// `--type`: of a GGUF file, or a scheme of other libraries.
 #[derive(Debug, Clone)]
 enum OutputType {
     File(&'static FileType),
-    Bitsandbytes(String),
+    Scheme(String),
 }
 
 impl OutputType {
     fn name(&self) -> &str {
         match self {
             OutputType::File(file_type) => file_type.name(),
-            OutputType::Bitsandbytes(name) => name,
+            OutputType::Scheme(name) => name,
         }
     }
 }
 
 fn output_type(name: &str) -> Result<OutputType, names::TypeNameError> {
     match bitsandbytes::is_type(name) {
-        true => Ok(OutputType::Bitsandbytes(name.to_uppercase())),
-        false => names::file_type(name).map(OutputType::File),
+        true => Ok(OutputType::Scheme(name.to_uppercase())),
+        false => names::planned_file_type(name).map(OutputType::File),
     }
 }
 
@@ -186,9 +188,7 @@ impl Arguments {
         if self.bitsandbytes.format == bitsandbytes::Format::Safetensors {
             return self.quantize();
         }
-        if let Some(flag) = self.bitsandbytes.given() {
-            return Err(Failure::new(format!("{flag} has no meaning for GGUF files")).hint("add --format safetensors"));
-        }
+        let preparation = Preparation { rounding: self.rounding()?, draft: self.dry_run };
         let options = self.options()?;
         if let Some(flag) = self.verification.given().filter(|_| !self.verify) {
             return Err(Failure::new(format!("{flag} says how to verify, and --verify was not given")).hint("add --verify"));
@@ -196,11 +196,11 @@ impl Arguments {
         source::check(&self.source)?;
         let threads = threads::count(self.threads);
         if self.dry_run {
-            let conversion = Conversion::prepare(&self.source, &options)?;
+            let conversion = Conversion::prepare_with(&self.source, &options, preparation)?;
             return self.show(&conversion, threads);
         }
         let interrupt = Interrupt::listen()?;
-        let conversion = Conversion::prepare(&self.source, &options)?;
+        let conversion = Conversion::prepare_with(&self.source, &options, preparation)?;
         interrupt.check()?;
         conversion.warnings.iter().for_each(|warning| output::warning(warning));
         let settings = run::Settings {
@@ -233,15 +233,19 @@ impl Arguments {
 
     /// `--format safetensors`.
     fn quantize(&self) -> Result<(), Failure> {
-        if self.dry_run || self.verify {
-            return Err(Failure::new("--dry-run and --verify are for GGUF files, not for --format safetensors"));
+        if let Some(flag) = self.of_gguf() {
+            return Err(Failure::new(format!("{flag} is for GGUF files, not for --format safetensors")));
         }
         source::check(&self.source)?;
         self.bitsandbytes.run(&bitsandbytes::Request {
             source: &self.source,
             types: self.types.iter().map(OutputType::name).collect(),
             out: self.out.as_deref(),
+            only: self.tensor_types.only(),
             force: self.force,
+            dry_run: self.dry_run,
+            verify: self.verify,
+            manifest: !self.no_manifest,
             threads: threads::count(self.threads),
             open: self.open_options(),
             json: self.json,
@@ -253,6 +257,53 @@ impl Arguments {
         OpenOptions { class: self.arch.clone(), follow_symlinks: self.follow_symlinks, ..OpenOptions::default() }
     }
 
+    /// The first option that was given and means something to GGUF files alone.
+    fn of_gguf(&self) -> Option<&'static str> {
+        let given = [
+            (self.via != ViaArgument::Auto, "--via"),
+            (self.imatrix.is_some(), "--imatrix"),
+            (self.split_max_size.is_some(), "--split-max-size"),
+            (self.split_max_tensors.is_some(), "--split-max-tensors"),
+            (self.no_tensor_first_split, "--no-tensor-first-split"),
+            (self.model_name.is_some(), "--model-name"),
+            (self.metadata.is_some(), "--metadata"),
+            (self.pre.is_some(), "--pre"),
+            (self.allow_nonfinite, "--allow-nonfinite"),
+            (self.strict_config, "--strict-config"),
+            (self.device == device::Device::Gpu, "--device gpu"),
+            (self.bitsandbytes.carrier.is_some(), "--nf4-carrier"),
+        ];
+        let given = given.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag);
+        given.or(self.tensor_types.of_gguf()).or(self.verification.given())
+    }
+
+    /// The scheme whose values GGUF files are to carry.
+    fn rounding(&self) -> Result<Option<Rounding>, Failure> {
+        let scheme = self.types.iter().find_map(|output_type| match output_type {
+            OutputType::Scheme(name) => Some(name.as_str()),
+            OutputType::File(_) => None,
+        });
+        let Some(name) = scheme else {
+            return match self.bitsandbytes.given() {
+                Some((flag, hint)) => Err(Failure::new(format!("{flag} has no meaning for these GGUF files")).hint(hint)),
+                None => Ok(None),
+            };
+        };
+        let rounding = self.bitsandbytes.rounding(name)?;
+        if self.types.len() > 1 {
+            let message = format!("{name} in GGUF is a run of its own: its values would be those of all other types, too");
+            return Err(Failure::new(message));
+        }
+        let chosen = self.tensor_types.of_gguf().or(self.imatrix.as_ref().map(|_| "--imatrix"));
+        let chosen = chosen.or((!self.tensor_types.only().is_everything()).then_some("--only"));
+        let chosen = chosen.or((self.via != ViaArgument::Auto).then_some("--via"));
+        if let Some(flag) = chosen {
+            let message = format!("{flag} does not go with {name} in GGUF: every matrix has the type that carries it");
+            return Err(Failure::new(message).hint("--skip-modules names modules that keep their own values"));
+        }
+        Ok(Some(rounding))
+    }
+
     /// The outputs, of split ones the first shard, against the source.
     fn verify_outputs(&self, conversion: &Conversion, threads: usize, interrupt: &Interrupt) -> Result<Vec<Report>, Failure> {
         let first = conversion.plan.outputs.iter().filter_map(|output| output.files.first());
@@ -262,6 +313,7 @@ impl Arguments {
             source: &self.source,
             threads,
             imatrix: self.imatrix.as_deref(),
+            values: conversion.rounding(),
             quiet: self.quiet,
             open: self.open_options(),
             interrupt,
@@ -282,11 +334,13 @@ impl Arguments {
         for output_type in &self.types {
             let file_type = match output_type {
                 OutputType::File(file_type) => *file_type,
-                OutputType::Bitsandbytes(name) => {
-                    let message = format!("GGUF has no type {name}");
-                    return Err(Failure::new(message).hint("--format safetensors writes it for transformers and bitsandbytes"));
-                }
+                OutputType::Scheme(_) => self.bitsandbytes.carrier().ok_or_else(no_type)?,
             };
+            if !self.dry_run {
+                // What can be planned alone says so before anything is read.
+                let refused = |error| Failure::new(format!("--type {}: {error}", file_type.name())).hint("--dry-run plans it");
+                names::file_type(file_type.name()).map_err(refused)?;
+            }
             if !types.iter().any(|known| known.ftype == file_type.ftype) {
                 types.push(file_type);
             }
@@ -315,7 +369,6 @@ impl Arguments {
             open: self.open_options(),
         })
     }
-
 }
 
 fn no_type() -> Failure {

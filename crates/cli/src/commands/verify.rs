@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::steps::Steps;
 use crate::{names, output, texts, threads};
-use ggufsmith_checkpoint::OpenOptions;
+use ggufsmith_checkpoint::{OpenOptions, Rounding};
 use ggufsmith_convert::recipe::RECIPES;
 use ggufsmith_gguf::parse_size;
 use ggufsmith_verify::gate::{self, Config, Thresholds};
@@ -30,6 +30,11 @@ pub struct Arguments {
     /// Importance matrix that the files were made with, in either of llama.cpp's forms
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
+
+    /// Values that the files carry in another type (convert --type NF4): NF4 or FP4, with the block length where it is not 64, and
+    /// "double" where the scales are quantized, as in NF4/128/double [default: what a manifest beside a file says]
+    #[arg(long, value_name = "VALUES", value_parser = ggufsmith_verify::values::parse)]
+    values: Option<Rounding>,
 
     #[command(flatten)]
     options: Options,
@@ -137,6 +142,8 @@ pub struct Run<'a> {
     pub threads: usize,
     /// The importance matrix that the files were made with.
     pub imatrix: Option<&'a Path>,
+    /// The values that the files carry, where no manifest says so.
+    pub values: Option<&'a Rounding>,
     /// Print nothing but errors and warnings.
     pub quiet: bool,
     /// How the source is opened.
@@ -160,6 +167,7 @@ impl Arguments {
             source: &self.against,
             threads: threads::count(self.threads),
             imatrix: self.imatrix.as_deref(),
+            values: self.values.as_ref(),
             quiet: self.quiet,
             open: OpenOptions { class: self.arch.clone(), follow_symlinks: self.follow_symlinks, ..OpenOptions::default() },
             interrupt: &interrupt,
@@ -203,7 +211,7 @@ impl Options {
             cancel: run.interrupt.flag(),
             events: &events,
         };
-        let mut reports = ggufsmith_verify::run(&request).map_err(failure)?;
+        let mut reports = ggufsmith_verify::run_with(&request, run.values).map_err(failure)?;
         if let (Some(binary), Some(saved)) = (&self.llama_perplexity, &saved) {
             for (report, file) in reports.iter_mut().zip(run.files) {
                 if report.figures.is_some() {

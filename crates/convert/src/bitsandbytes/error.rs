@@ -1,10 +1,12 @@
 //! Why a model was not quantized.
 
 use crate::export::ExportError;
+use crate::recipe::OnlyError;
 use crate::sink::SinkError;
 use ggufsmith_arch::ArchError;
 use ggufsmith_checkpoint::CheckpointError;
 use ggufsmith_core::{SchemeError, SourceError};
+use std::io;
 use std::path::PathBuf;
 
 /// Why a model was not quantized. No file is left then.
@@ -21,6 +23,14 @@ pub enum QuantizeError {
     Sink(#[from] SinkError),
     #[error(transparent)]
     Directory(ExportError),
+    #[error("the source has a tensor {tensor} beside the one whose state would have this name")]
+    Name { tensor: String },
+    #[error(transparent)]
+    Only(#[from] OnlyError),
+    #[error("hashing the source for the manifest: {0}")]
+    Hash(io::Error),
+    #[error("writing the manifest {}: {source}", path.display())]
+    Manifest { path: PathBuf, source: io::Error },
     #[error("tensor {tensor}: {source}")]
     Scheme { tensor: String, source: SchemeError },
     #[error("{found} is no block length: bitsandbytes has {}", super::BLOCK_LENS.map(|len| len.to_string()).join(", "))]

@@ -1,32 +1,44 @@
-//! From a Hugging Face model to one that `transformers` loads with bitsandbytes: 4-bit (NF4, FP4) or `LLM.int8`.
+//! From a Hugging Face model to a quantized one in safetensors: for `transformers` with bitsandbytes (NF4, FP4, `LLM.int8`), or in
+//! plain 8-bit codes (INT8_AFFINE, INT8_ABSMAX).
 //!
-//! What is written equals, bit for bit, what `AutoModelForCausalLM.from_pretrained(..., quantization_config=BitsAndBytesConfig(...))`
-//! and `save_pretrained` of transformers 5 with bitsandbytes 0.50.2 write of a model that is loaded in its own dtypes. With double
-//! quantization the reference is one thread of torch: more threads change the last bit of the offset.
+//! What is written for bitsandbytes equals, bit for bit, what `AutoModelForCausalLM.from_pretrained(...,
+//! quantization_config=BitsAndBytesConfig(...))` and `save_pretrained` of transformers 5 with bitsandbytes 0.50.2 write of a model that
+//! is loaded in its own dtypes. With double quantization the reference is one thread of torch: more threads change the last bit of the
+//! offset. The layout of plain codes is [`ggufsmith_checkpoint::int8`]'s.
 //!
-//! [`Quantization::prepare`] decides everything but the offsets, whose text goes into the files: with double quantization
-//! [`Quantization::run`] reads the weights twice, first for the largest magnitudes of all blocks.
+//! [`Quantization::prepare`] decides everything but what all elements of a tensor decide together: the offsets of double quantization,
+//! whose text goes into the files, and the scale of a whole tensor. Where there are such, [`Quantization::run`] reads the weights twice.
 
+mod check;
+mod encode;
 mod error;
+mod layout;
+mod manifest;
+mod plan;
 mod run;
 mod state;
 
+pub use check::Checked;
 pub use error::QuantizeError;
+pub use manifest::MANIFEST;
+pub use plan::{PlannedFile, PlannedTensor, QuantizePlan};
 pub use run::QuantizeRun;
 
-use ggufsmith_checkpoint::{Checkpoint, ModelDir, OpenOptions};
+use crate::recipe::Only;
+use ggufsmith_arch::Model;
+use ggufsmith_checkpoint::int8::Int8Config;
+use ggufsmith_checkpoint::modules::{HEAD, Kept, module_of};
+use ggufsmith_checkpoint::{Checkpoint, ModelDir, OpenOptions, Rounding, modules};
 use ggufsmith_core::{DType, FourBit, TensorInfo, TensorSource};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The block lengths that bitsandbytes has.
-pub const BLOCK_LENS: [u64; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
+pub const BLOCK_LENS: [u64; 8] = Rounding::BLOCK_LENS;
 
 /// Scales of 4-bit blocks that share a scale of their own.
 const NESTED_BLOCK_LEN: u64 = ggufsmith_core::schemes::dynamic8::BLOCK_LEN as u64;
-
-/// The head is not quantized: transformers keeps it, tied to the embeddings or not.
-const HEAD: &str = "lm_head";
 
 /// Files beside the weights that are copied where they exist.
 const COPIED: &[&str] = &[
@@ -45,7 +57,7 @@ const COPIED: &[&str] = &[
 /// How weights are quantized.
 #[derive(Debug, Clone, Copy)]
 pub enum Method {
-    /// Codes of 4 bits.
+    /// bitsandbytes' codes of 4 bits.
     FourBit {
         /// [`ggufsmith_core::schemes::nf4`] or [`ggufsmith_core::schemes::fp4`].
         scheme: &'static FourBit,
@@ -54,8 +66,33 @@ pub enum Method {
         /// Whether the scales are quantized, too.
         double: bool,
     },
-    /// Signed bytes, a scale per row.
+    /// bitsandbytes' `LLM.int8`: signed bytes, a scale per row.
     Int8,
+    /// Plain 8-bit codes.
+    Plain(Int8Config),
+}
+
+impl Method {
+    /// What `--type` calls it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Method::FourBit { scheme, .. } => scheme.name,
+            Method::Int8 => Method::INT8,
+            Method::Plain(config) => config.scheme.name(),
+        }
+    }
+
+    /// The name of [`Method::Int8`].
+    pub const INT8: &'static str = "INT8";
+
+    /// Whether all elements of a tensor decide something together.
+    fn reads_twice(&self) -> bool {
+        match self {
+            Method::FourBit { double, .. } => *double,
+            Method::Int8 => false,
+            Method::Plain(config) => !config.per_row,
+        }
+    }
 }
 
 /// What to write.
@@ -67,10 +104,26 @@ pub struct QuantizeOptions {
     pub out: PathBuf,
     /// Modules that stay as they are, beside the head: a module's whole name, or parts of it at its dots.
     pub skip_modules: Vec<String>,
+    /// What is quantized of the rest, by its names in GGUF.
+    pub only: Only,
     /// Bytes of tensor data of one safetensors file at most.
     pub max_shard_bytes: u64,
     /// How weights are opened.
     pub open: OpenOptions,
+}
+
+impl QuantizeOptions {
+    /// All linear layers, in files of at most [`crate::export::DEFAULT_SHARD_BYTES`].
+    pub fn new(method: Method, out: PathBuf) -> Self {
+        QuantizeOptions {
+            method,
+            out,
+            skip_modules: Vec::new(),
+            only: Only::default(),
+            max_shard_bytes: crate::export::DEFAULT_SHARD_BYTES,
+            open: OpenOptions::default(),
+        }
+    }
 }
 
 /// A quantization that is planned and not yet run.
@@ -81,8 +134,8 @@ pub struct Quantization {
     options: QuantizeOptions,
     dir: ModelDir,
     checkpoint: Checkpoint,
-    /// One flag per tensor of the checkpoint: whether it is quantized.
-    chosen: Vec<bool>,
+    /// Per tensor of the checkpoint why it is not quantized; `None` where it is.
+    kept: Vec<Option<Kept>>,
 }
 
 impl Quantization {
@@ -103,46 +156,65 @@ impl Quantization {
         }
         // The names of a family that is known: which tensors are matrices of linear layers follows from them.
         let model = ggufsmith_arch::describe(dir.config(), checkpoint.tensors(), &ggufsmith_arch::Options::default())?;
-        let chosen: Vec<bool> = checkpoint.tensors().iter().map(|info| is_quantized(info, &options.skip_modules)).collect();
-        if !chosen.contains(&true) {
+        let mut kept: Vec<Option<Kept>> = checkpoint.tensors().iter().map(|info| Kept::of(info, &options.skip_modules)).collect();
+        select(&options.only, &model, checkpoint.tensors(), &mut kept)?;
+        if !kept.contains(&None) {
             return Err(QuantizeError::Nothing { path: source.to_owned() });
         }
         let mut warnings = model.warnings;
         for skipped in &options.skip_modules {
-            if !checkpoint.tensors().iter().any(|info| matches(module_of(&info.name), skipped)) {
+            if !checkpoint.tensors().iter().any(|info| modules::is_named(module_of(&info.name), skipped)) {
                 warnings.push(format!("--skip-modules {skipped}: the model has no such module"));
             }
         }
-        Ok(Quantization { warnings, options, dir, checkpoint, chosen })
+        Ok(Quantization { warnings, options, dir, checkpoint, kept })
     }
 
     /// Number of tensors, and how many of them are quantized.
     pub fn tensors(&self) -> (usize, usize) {
-        (self.chosen.len(), self.chosen.iter().filter(|chosen| **chosen).count())
+        (self.kept.len(), self.kept.iter().filter(|kept| kept.is_none()).count())
     }
 
     /// Bytes that a run reads.
     pub fn source_bytes(&self) -> u64 {
-        let double = matches!(self.options.method, Method::FourBit { double: true, .. });
-        let bytes = |(info, chosen): (&TensorInfo, &bool)| info.bytes() * if double && *chosen { 2 } else { 1 };
-        self.checkpoint.tensors().iter().zip(&self.chosen).map(bytes).sum()
+        let twice = self.options.method.reads_twice();
+        let bytes = |(info, kept): (&TensorInfo, &Option<Kept>)| info.bytes() * if twice && kept.is_none() { 2 } else { 1 };
+        self.checkpoint.tensors().iter().zip(&self.kept).map(bytes).sum()
+    }
+
+    /// The directory to write.
+    pub fn directory(&self) -> &Path {
+        &self.options.out
+    }
+
+    /// The model's directory.
+    pub fn dir(&self) -> &ModelDir {
+        &self.dir
+    }
+
+    /// How.
+    pub fn method(&self) -> &Method {
+        &self.options.method
+    }
+
+    /// What the user kept, and with that the head; nothing where the choice is transformers' own.
+    fn not_converted(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.options.skip_modules.clone();
+        let left = self.checkpoint.tensors().iter().zip(&self.kept).filter(|(_, kept)| **kept == Some(Kept::NotOnly));
+        names.extend(left.map(|(info, _)| module_of(&info.name).to_owned()));
+        if !names.is_empty() {
+            names.push(HEAD.to_owned());
+        }
+        names
     }
 
     /// config.json: the model's, and how it was quantized.
     fn config(&self) -> Vec<u8> {
-        let (four_bit, quant_type, double) = match self.options.method {
-            Method::FourBit { scheme, double, .. } => (true, scheme.name.to_lowercase(), double),
-            // What transformers writes where it is not used.
-            Method::Int8 => (false, "fp4".to_owned(), false),
-        };
-        let mut config = self.dir.config().clone();
-        // Given modules replace transformers' own choice: the head has to be among them.
-        let skipped = match self.options.skip_modules.as_slice() {
-            [] => Value::Null,
-            given => given.iter().map(String::as_str).chain([HEAD]).collect(),
-        };
-        if let Some(config) = config.as_object_mut() {
-            let entry = json!({
+        let not_converted = self.not_converted();
+        let bitsandbytes = |four_bit: bool, quant_type: &str, double: bool| {
+            // Given modules replace transformers' own choice: the head has to be among them.
+            let skipped = if not_converted.is_empty() { Value::Null } else { json!(not_converted) };
+            json!({
                 "_load_in_4bit": four_bit,
                 "_load_in_8bit": !four_bit,
                 "bnb_4bit_compute_dtype": "float32",
@@ -156,7 +228,16 @@ impl Quantization {
                 "load_in_4bit": four_bit,
                 "load_in_8bit": !four_bit,
                 "quant_method": "bitsandbytes",
-            });
+            })
+        };
+        let entry = match self.options.method {
+            Method::FourBit { scheme, double, .. } => bitsandbytes(true, &scheme.name.to_lowercase(), double),
+            // What transformers writes where it is not used.
+            Method::Int8 => bitsandbytes(false, "fp4", false),
+            Method::Plain(config) => config.entry(&not_converted),
+        };
+        let mut config = self.dir.config().clone();
+        if let Some(config) = config.as_object_mut() {
             config.insert("quantization_config".to_owned(), entry);
             config.sort_keys();
         }
@@ -164,22 +245,25 @@ impl Quantization {
     }
 }
 
-/// Matrices of linear layers but the head; embeddings are none, norms are no matrices.
-fn is_quantized(info: &TensorInfo, skip_modules: &[String]) -> bool {
-    let module = module_of(&info.name);
-    let matrix = info.name.ends_with(".weight") && info.shape.len() == 2 && info.elems() > 0;
-    let embedding = module.rsplit('.').next().is_some_and(|part| part.contains("embed") || part.contains("norm"));
-    let skipped = matches(module, HEAD) || skip_modules.iter().any(|name| matches(module, name));
-    matrix && !embedding && !skipped
-}
-
-fn module_of(tensor: &str) -> &str {
-    tensor.rsplit_once('.').map_or(tensor, |(module, _)| module)
-}
-
-/// Whether `name` is a module's name or a run of its parts.
-fn matches(module: &str, name: &str) -> bool {
-    !name.is_empty() && format!(".{module}.").contains(&format!(".{name}."))
+/// Keep what `only` does not select by any of the names that a tensor has in GGUF.
+fn select(only: &Only, model: &Model, tensors: &[TensorInfo], kept: &mut [Option<Kept>]) -> Result<(), QuantizeError> {
+    if only.is_everything() {
+        return Ok(());
+    }
+    only.check(model.tensors.iter().map(|tensor| tensor.name.as_str()))?;
+    let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for tensor in &model.tensors {
+        for info in tensor.expr.reads() {
+            names.entry(&info.name).or_default().push(&tensor.name);
+        }
+    }
+    for (info, kept) in tensors.iter().zip(kept) {
+        let selected = names.get(info.name.as_str()).is_some_and(|names| names.iter().any(|name| only.selects(name)));
+        if kept.is_none() && !selected {
+            *kept = Some(Kept::NotOnly);
+        }
+    }
+    Ok(())
 }
 
 /// What config.json and a quant_state call a type.
@@ -188,34 +272,5 @@ fn torch_name(dtype: DType) -> &'static str {
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",
         _ => "float32",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn which_tensors_are_quantized() {
-        let chosen = |name: &str, shape: &[u64], skip: &[&str]| {
-            let info =
-                TensorInfo { name: name.into(), dtype: DType::BF16, shape: shape.to_vec(), file: PathBuf::new(), offset: 0 };
-            is_quantized(&info, &skip.iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
-        let weight = "model.layers.11.mlp.up_proj.weight";
-        assert!(chosen(weight, &[8, 8], &[]));
-        assert!(chosen(weight, &[8, 8], &["layers.1", "up", "proj", ""]));
-        for skip in ["up_proj", "mlp", "mlp.up_proj", "layers.11", "model", "model.layers.11.mlp.up_proj"] {
-            assert!(!chosen(weight, &[8, 8], &[skip]), "{skip}");
-        }
-        for (name, shape) in [
-            ("lm_head.weight", vec![8, 8]),
-            ("model.embed_tokens.weight", vec![8, 8]),
-            ("model.norm.weight", vec![8]),
-            ("model.layers.0.self_attn.q_proj.bias", vec![8]),
-            ("model.layers.0.self_attn.q_proj.weight", vec![0, 8]),
-        ] {
-            assert!(!chosen(name, &shape, &[]), "{name}");
-        }
     }
 }

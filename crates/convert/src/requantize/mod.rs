@@ -122,6 +122,7 @@ impl Requantization {
             source: file_name(&self.path),
             inputs,
             file_type: output.file_type.name(),
+            values: None,
             via: None,
             imatrix: self.imatrix.as_ref().map(|imatrix| imatrix.file.clone()),
             pre_tokenizer: None,

@@ -75,7 +75,11 @@ pub(super) fn build(
 
     let tensors: Vec<PlannedTensor> = sources.iter().enumerate().map(|(index, s)| plan_tensor(s, changed(index))).collect();
     let renamed = imatrix.map(|file| renamed(file, &pruning));
-    let weighted = plan::weigh(options.file_type, renamed.as_ref(), &tensors, &decisions, changed)?;
+    let mut refusals = Vec::new();
+    let weighted = plan::weigh(options.file_type, renamed.as_ref(), &tensors, &decisions, changed, &mut refusals)?;
+    if let Some(refusal) = refusals.into_iter().next() {
+        return Err(refusal.into());
+    }
     let metadata = metadata(shards.metadata(), file_type, options, imatrix, &arch, &pruning);
     let count = if options.keep_split { shards.files().len() } else { 1 };
     let (files, offsets) = place(&metadata, &sources, &decisions, count, &options.out)?;

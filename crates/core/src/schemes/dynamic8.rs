@@ -69,13 +69,19 @@ impl Dynamic8 {
         let mut scales = Vec::with_capacity(values.len().div_ceil(BLOCK_LEN));
         for block in values.chunks(BLOCK_LEN) {
             let absmax = block.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-            let inverse = 1.0 / absmax;
             scales.push(absmax);
-            // NaN, from 0 times infinity, becomes point 0.
-            let point = |value: &f32| ((value * inverse).clamp(-1.0, 1.0) + 1.0) * ((GRID - 1) as f32 / 2.0) + 0.5;
-            codes.extend(block.iter().map(|value| self.codes[(point(value) as usize).min(GRID - 1)]));
+            codes.extend(block.iter().map(|value| self.code(*value, absmax)));
         }
         (codes, scales)
+    }
+
+    /// The code of one element of a block of this largest magnitude.
+    #[inline]
+    pub fn code(&self, value: f32, absmax: f32) -> u8 {
+        let inverse = 1.0 / absmax;
+        // NaN, from 0 times infinity, becomes point 0.
+        let point = ((value * inverse).clamp(-1.0, 1.0) + 1.0) * ((GRID - 1) as f32 / 2.0) + 0.5;
+        self.codes[(point as usize).min(GRID - 1)]
     }
 }
 

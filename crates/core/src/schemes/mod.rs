@@ -5,6 +5,7 @@ use crate::scheme::FourBit;
 pub mod dynamic8;
 pub mod fp4;
 pub mod int8;
+pub mod int8_absmax;
 pub mod int8_affine;
 pub mod nf4;
 

@@ -3,6 +3,7 @@
 use super::Error;
 use super::figures::{Sums, relative, saturated};
 use super::tile::{Tile, byte_of};
+use ggufsmith_checkpoint::Rounded;
 use ggufsmith_core::{Encoder, Format, Rows, TensorExpr, TensorSource, Words, float, formats};
 use ggufsmith_gguf::{GgufTensor, Shards};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,6 +18,13 @@ const TIE: f64 = 1e-3;
 /// The same where a scale is searched for, and another one is as good.
 const TIE_OF_SEARCH: f64 = 0.25;
 
+/// Where a tensor's values come from when a scheme decided them.
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a> {
+    pub(super) source: &'a Rounded,
+    pub(super) expr: &'a TensorExpr,
+}
+
 /// A tensor of the file that can be judged.
 pub(super) struct Item<'a> {
     pub(super) tensor: &'a GgufTensor,
@@ -26,6 +34,8 @@ pub(super) struct Item<'a> {
     pub(super) importance: Option<&'a [f32]>,
     /// What the values may have been rounded to before they were encoded; the first is not at all.
     pub(super) ways: Vec<Option<Words>>,
+    /// The source with the values of a scheme that GGUF does not have: one more way, behind the others.
+    pub(super) values: Option<Values<'a>>,
     /// Bits of the ways that have been ruled out. Whether a tile of another thread has done so yet decides only about work.
     pub(super) ruled_out: AtomicU8,
 }
@@ -40,7 +50,12 @@ impl<'a> Item<'a> {
         // The file that llama-quantize read was F32 (all source types fit in), or one of the two 16-bit types.
         let narrow = [Words::BF16, Words::F16].into_iter().filter(|&words| words != expr.words());
         let ways = std::iter::once(None).chain(narrow.map(Some)).collect();
-        Item { tensor, expr, encoder, importance, ways, ruled_out: AtomicU8::new(0) }
+        Item { tensor, expr, encoder, importance, ways, values: None, ruled_out: AtomicU8::new(0) }
+    }
+
+    /// The bit of the way through [`Item::values`].
+    pub(super) fn values_bit(&self) -> u8 {
+        1 << self.ways.len()
     }
 
     pub(super) fn format(&self) -> &'static Format {
@@ -136,9 +151,10 @@ pub(super) fn compare(
     if matches!(item.expr, TensorExpr::Values(..)) {
         part.max_relative = max_relative(&slot.source, &slot.values);
     }
+    part.ruled_out = rule_out_values(item, tile, slot)?;
     if !format.is_quantized() && part.sums.different == 0 {
         // Every value is the source's; rounding those that have fewer bits changes nothing, others are asked below.
-        part.ruled_out = rule_out_narrow(item, tile, true, slot)?;
+        part.ruled_out |= rule_out_narrow(item, tile, true, slot)?;
         item.ruled_out.fetch_or(part.ruled_out, Ordering::Relaxed);
         return Ok(part);
     }
@@ -150,6 +166,18 @@ pub(super) fn compare(
     part.ruled_out |= rule_out_narrow(item, tile, equal, slot)?;
     item.ruled_out.fetch_or(part.ruled_out, Ordering::Relaxed);
     Ok(part)
+}
+
+/// The bit of the way through a scheme's values, where that does not give the file's bytes.
+fn rule_out_values(item: &Item<'_>, tile: &Tile, slot: &mut Slot) -> Result<u8, Error> {
+    let (Some(values), bit) = (item.values, item.values_bit()) else { return Ok(0) };
+    if item.ruled_out.load(Ordering::Relaxed) & bit != 0 {
+        return Ok(bit);
+    }
+    slot.narrow.clear();
+    values.expr.append(values.source, tile.elems.clone(), &mut slot.narrow)?;
+    let equal = encode(item, tile, values.expr.words(), Side::Narrow, slot)?;
+    Ok(if equal { 0 } else { bit })
 }
 
 /// Bits of the 16-bit ways that do not give the file's bytes; `equal`: the source as it is gives them.

@@ -25,8 +25,9 @@ use crate::report::{Check, Status, TensorFigures, TensorVerdict, layer_and_kind}
 use compare::{Item, Part, Slot};
 use figures::{Sums, relative};
 use ggufsmith_arch::Model;
+use ggufsmith_checkpoint::Rounded;
 use ggufsmith_core::format::DecodeError;
-use ggufsmith_core::{DType, EncodeError, SourceError, TensorExpr, TensorSource, Words, formats};
+use ggufsmith_core::{DType, EncodeError, SCHEMES, SourceError, TensorExpr, TensorSource, Words, formats};
 use ggufsmith_gguf::{GgufError, GgufTensor, Shards, Value, ggml_shape};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -61,6 +62,15 @@ pub struct Options<'a> {
     pub cancel: &'a AtomicBool,
     /// Told the number of source bytes that each finished tile stands for ([`source_bytes`] in all); called from the threads.
     pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// The source with the values of a scheme that GGUF does not have (NF4, FP4), which a file may carry in another type.
+#[derive(Clone, Copy)]
+pub struct Values<'a> {
+    /// The source.
+    pub source: &'a Rounded,
+    /// The model, described by it.
+    pub model: &'a Model,
 }
 
 /// Why tensors could not be compared.
@@ -110,12 +120,33 @@ pub fn check(
     model: &Model,
     options: &Options<'_>,
 ) -> Result<(Check, Vec<TensorFigures>), Error> {
+    check_values(shards, source, model, None, options)
+}
+
+/// As [`check`], of a file whose matrices may hold the values of a scheme. Figures are those against the source all the same.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_values(
+    shards: &Shards,
+    source: &dyn TensorSource,
+    model: &Model,
+    values: Option<Values<'_>>,
+    options: &Options<'_>,
+) -> Result<(Check, Vec<TensorFigures>), Error> {
     let expected = expressions(model);
+    let rounded = values.map(|values| (values.source, expressions(values.model)));
     let mut items: Vec<Item<'_>> = Vec::new();
     let mut fates = Vec::new();
     for tensor in shards.tensors() {
         let expr = expected.get(tensor.name.as_str()).copied();
         fates.push(fate(tensor, expr, options, &mut items)?);
+        if let (Some((source, exprs)), Some(Fate::Compared(number))) = (&rounded, fates.last())
+            && let Some(expr) = exprs.get(tensor.name.as_str()).copied()
+            && expr.reads().iter().any(|info| source.rounds(&info.name))
+        {
+            items[*number].values = Some(compare::Values { source, expr });
+        }
     }
     let mut problems = missing(shards, model);
     let tiles: Vec<Tile> = items.iter().enumerate().flat_map(|(number, item)| tiles_of(number, item)).collect();
@@ -338,7 +369,8 @@ fn is_rounded(dtype: DType) -> bool {
     matches!(dtype, DType::F64 | DType::I64 | DType::I32 | DType::U64 | DType::U32)
 }
 
-fn judge(item: &Item<'_>, total: &Part) -> (TensorVerdict, Option<Words>) {
+/// The verdict, and what the values went through before they were encoded: a 16-bit type's name or a scheme's.
+fn judge(item: &Item<'_>, total: &Part) -> (TensorVerdict, Option<&'static str>) {
     let sums = &total.sums;
     let plain = !item.format().is_quantized();
     if plain && sums.different == 0 && !item.expr.reads().iter().any(|info| is_rounded(info.dtype)) {
@@ -346,7 +378,10 @@ fn judge(item: &Item<'_>, total: &Part) -> (TensorVerdict, Option<Words>) {
     }
     let way = (0..item.ways.len()).find(|number| total.ruled_out & 1 << number == 0);
     if let Some(way) = way {
-        return (TensorVerdict::Exact, item.ways[way]);
+        return (TensorVerdict::Exact, item.ways[way].map(name_of));
+    }
+    if let Some(values) = item.values.filter(|_| total.ruled_out & item.values_bit() == 0) {
+        return (TensorVerdict::Exact, Some(values.source.rounding().scheme.name));
     }
     let bounded = match item.expr {
         TensorExpr::Values(..) => total.max_relative <= COMPUTED_TOLERANCE,
@@ -405,12 +440,15 @@ fn without_figures(tensor: &GgufTensor, verdict: TensorVerdict) -> TensorFigures
     entry(tensor, verdict)
 }
 
-fn with_figures(tensor: &GgufTensor, verdict: TensorVerdict, via: Option<Words>, sums: &Sums) -> TensorFigures {
-    let via = via.map(|words| match words {
+fn name_of(words: Words) -> &'static str {
+    match words {
         Words::F32 => formats::f32::FORMAT.name,
         Words::F16 => formats::f16::FORMAT.name,
         Words::BF16 => formats::bf16::FORMAT.name,
-    });
+    }
+}
+
+fn with_figures(tensor: &GgufTensor, verdict: TensorVerdict, via: Option<&str>, sums: &Sums) -> TensorFigures {
     TensorFigures {
         via: via.map(str::to_owned),
         max_error: sums.max_error,
@@ -442,7 +480,14 @@ fn conclude(figures: &[TensorFigures], bounded: &[String], imatrix: &str, proble
         (0, exact) => format!("{exact} of {all} tensors are exact"),
         (lossless, exact) => format!("{} of {all} tensors are exact ({lossless} of them lossless)", lossless + exact),
     };
-    let via: BTreeSet<&str> = figures.iter().filter_map(|f| f.via.as_deref()).collect();
+    let is_scheme = |name: &str| SCHEMES.iter().any(|scheme| scheme.name == name);
+    for scheme in SCHEMES {
+        let holding = figures.iter().filter(|f| f.via.as_deref() == Some(scheme.name)).count();
+        if holding > 0 {
+            summary.push_str(&format!("; {holding} of them hold {} values of the source's", scheme.name));
+        }
+    }
+    let via: BTreeSet<&str> = figures.iter().filter_map(|f| f.via.as_deref()).filter(|via| !is_scheme(via)).collect();
     if !via.is_empty() {
         let via = via.into_iter().collect::<Vec<_>>().join(" and ");
         summary.push_str(&format!(", through a {via} file on the way"));

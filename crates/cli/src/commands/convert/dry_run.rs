@@ -14,6 +14,8 @@ use std::path::Path;
 pub struct Report<'a> {
     dry_run: bool,
     source: &'a Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<super::carrier::Values>,
     architecture: &'a str,
     parameters: u64,
     source_bytes: u64,
@@ -62,15 +64,17 @@ impl<'a> Report<'a> {
     /// Everything that is decided for `threads` workers.
     pub fn new(subject: Subject<'a>, threads: usize) -> Self {
         let plan = subject.plan;
+        let outputs = plan.outputs.iter().map(|output| Output::new(&subject, output)).collect();
         Report {
             dry_run: true,
             source: subject.source,
+            values: subject.values,
             architecture: subject.architecture,
             parameters: plan.elems(),
             source_bytes: plan.source_bytes(),
             memory_bytes: plan.memory_bound(threads),
             threads,
-            outputs: plan.outputs.iter().map(|output| Output::new(&subject, output)).collect(),
+            outputs,
             pre_tokenizer: subject.pre_tokenizer,
             dropped: subject.dropped,
             warnings: subject.warnings,
@@ -109,6 +113,9 @@ impl<'a> Output<'a> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(values) = &self.values {
+            writeln!(f, "{values}")?;
+        }
         for output in &self.outputs {
             write!(f, "{output}")?;
             writeln!(f)?;

@@ -34,6 +34,8 @@ pub struct Subject<'a> {
     pub plan: &'a Plan,
     /// `--imatrix`.
     pub imatrix: Option<&'a ImatrixFile>,
+    /// What the matrices hold, where that is not what their type says.
+    pub values: Option<super::carrier::Values>,
     /// None where the source is a GGUF file.
     pub pre_tokenizer: Option<PreTokenizer<'a>>,
     /// Source tensors that no output holds.
@@ -51,6 +53,7 @@ impl<'a> From<&'a Conversion> for Subject<'a> {
             architecture: conversion.model.arch,
             plan: &conversion.plan,
             imatrix: conversion.imatrix.as_ref(),
+            values: super::carrier::Values::of(conversion),
             pre_tokenizer: Some(PreTokenizer { tokenizer: tokenizer.model, name: &tokenizer.pre, found }),
             dropped: conversion.model.dropped.iter().map(|(tensor, reason)| Dropped { tensor, reason }).collect(),
             warnings: &conversion.warnings,
@@ -65,6 +68,7 @@ impl<'a> From<&'a Requantization> for Subject<'a> {
             architecture: &requantization.arch,
             plan: &requantization.plan,
             imatrix: requantization.imatrix.as_ref(),
+            values: None,
             pre_tokenizer: None,
             dropped: Vec::new(),
             warnings: &requantization.warnings,
@@ -76,6 +80,9 @@ impl<'a> From<&'a Requantization> for Subject<'a> {
 #[derive(Debug, Serialize)]
 pub struct Summary<'a> {
     source: &'a Path,
+    /// What a file holds that carries another scheme's values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<super::carrier::Values>,
     architecture: &'a str,
     parameters: u64,
     outputs: Vec<Output<'a>>,
@@ -226,6 +233,7 @@ impl<'a> Summary<'a> {
         let source_bytes = plan.source_bytes();
         Summary {
             source: subject.source,
+            values: subject.values,
             architecture: subject.architecture,
             parameters: plan.elems(),
             outputs,
@@ -283,6 +291,9 @@ impl fmt::Display for Overflow<'_> {
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(values) = &self.values {
+            writeln!(f, "{values}")?;
+        }
         for output in &self.outputs {
             let (name, bits) = (output.type_name, output.bits_per_weight);
             writeln!(f, "{name}: {}, {bits:.2} bits per weight", units::bytes(output.bytes))?;

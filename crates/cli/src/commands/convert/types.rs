@@ -41,6 +41,26 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// What is selected.
+    pub fn only(&self) -> Only {
+        let mut only = Only::default();
+        self.only.iter().cloned().for_each(|more| only.extend(more));
+        only
+    }
+
+    /// The first option that was given and means something to GGUF files alone: all but `--only`.
+    pub fn of_gguf(&self) -> Option<&'static str> {
+        let given = [
+            (self.pure, "--pure"),
+            (self.leave_output_tensor, "--leave-output-tensor"),
+            (self.output_tensor_type.is_some(), "--output-tensor-type"),
+            (self.token_embedding_type.is_some(), "--token-embedding-type"),
+            (!self.tensor_type.is_empty(), "--tensor-type"),
+            (self.tensor_type_file.is_some(), "--tensor-type-file"),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag)
+    }
+
     /// The choices; the only input is `--tensor-type-file`.
     pub fn choices(&self) -> Result<Choices, Failure> {
         let mut tensor_types = self.tensor_type.clone();
@@ -49,8 +69,7 @@ impl Arguments {
             let text = std::fs::read_to_string(file).map_err(|error| fault(&error))?;
             tensor_types.extend(TensorType::parse_all(&text).map_err(|error| fault(&error))?);
         }
-        let mut only = Only::default();
-        self.only.iter().cloned().for_each(|more| only.extend(more));
+        let only = self.only();
         Ok(Choices {
             pure: self.pure,
             leave_output: self.leave_output_tensor,
