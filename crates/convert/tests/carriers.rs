@@ -172,6 +172,6 @@ fn drafts_decide_what_cannot_be_written() {
     assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);
     let draft = Preparation { rounding: None, draft: true };
     let conversion = Conversion::prepare_with(&fixture("tiny/llama-256/hf"), &options(&["IQ2_XS"], out.path()), draft).unwrap();
-    let formats: Vec<_> = conversion.plan.outputs[0].places.iter().map(|place| place.encoder.format.name).collect();
+    let formats: Vec<_> = conversion.plan.outputs[0].places.iter().map(|place| place.format.name).collect();
     assert!(formats.contains(&"IQ2_XS"), "{formats:?}");
 }

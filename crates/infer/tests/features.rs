@@ -1,4 +1,5 @@
 //! Every kind of layer that a description can name, against plain loops in F64.
+#![allow(clippy::single_range_in_vec_init, reason = "a list of one range is what a fused tensor's part is")]
 #![allow(missing_docs, reason = "tests")]
 
 mod textbook;
