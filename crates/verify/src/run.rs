@@ -301,7 +301,13 @@ fn forward(request: &Request<'_>, source: &Source, files: &mut [File<'_>]) -> Re
         side => side?,
     };
     let mut saved = request.logits.map(LogitsFile::open).transpose()?;
-    let n_ctx = saved.as_ref().map_or(request.n_ctx, LogitsFile::n_ctx);
+    let mut n_ctx = saved.as_ref().map_or(request.n_ctx, LogitsFile::n_ctx);
+    // Learned positions end: there is nothing to compute behind them.
+    let learned = side.decoder.position_embd.as_ref().map(|positions| usize::try_from(positions.n_rows()).unwrap_or(usize::MAX));
+    if let (Some(learned), None) = (learned.filter(|learned| n_ctx > *learned), &saved) {
+        request.events.note(&format!("the model has learned {learned} positions: windows have {learned} tokens, not {n_ctx}"));
+        n_ctx = learned;
+    }
     let (trained, n_vocab) = (side.decoder.n_ctx_train, side.decoder.n_vocab as usize);
     if let Some(saved) = &saved
         && saved.n_vocab() != n_vocab

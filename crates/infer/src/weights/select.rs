@@ -96,8 +96,8 @@ fn runs(matrix: &Matrix, from: u64, n: u64) -> Result<Vec<Range<u64>>, WeightsEr
     let to = from.saturating_add(n);
     let full = matrix.full().0;
     let out_of_range = || WeightsError::Range { tensor: matrix.tensor.clone(), from, to };
-    let whole = [0..full];
-    let ranges = if matrix.rows.is_empty() { whole.as_slice() } else { &matrix.rows };
+    let whole = 0..full;
+    let ranges = if matrix.rows.is_empty() { std::slice::from_ref(&whole) } else { &matrix.rows };
     let (mut runs, mut seen): (Vec<Range<u64>>, u64) = (Vec::new(), 0);
     for range in ranges {
         if range.end > full || range.start > range.end {
@@ -190,7 +190,7 @@ mod tests {
     fn parts_outside_a_tensor_are_refused() {
         let weights = Weights::new(Box::new(Counting(vec![10, 4])));
         let mut out = vec![0.0; 8];
-        for matrix in [Matrix::whole("w", 10, 4).rows([9..11]), Matrix::whole("w", 10, 4).of_expert(1)] {
+        for matrix in [Matrix::whole("w", 10, 4).rows([0..1, 9..11]), Matrix::whole("w", 10, 4).of_expert(1)] {
             let error = weights.rows(&matrix, 0, 4, &mut out).unwrap_err();
             assert!(matches!(error, WeightsError::Range { .. }), "{error}");
         }
@@ -203,7 +203,7 @@ mod tests {
         let two = Vector::joined(["a".to_owned(), "b".to_owned()], 6);
         assert_eq!(weights.vector(&two).unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(weights.vector(&two.clone().ranges(every(3, 4, 1, 2))).unwrap(), [1.0, 2.0, 5.0, 0.0, 3.0, 4.0]);
-        assert!(matches!(weights.vector(&two.ranges([11..13])), Err(WeightsError::Range { .. })));
+        assert!(matches!(weights.vector(&two.ranges([0..1, 11..13])), Err(WeightsError::Range { .. })));
         assert!(matches!(weights.vector(&Vector::whole("a", 5)), Err(WeightsError::Shape { .. })));
     }
 }
