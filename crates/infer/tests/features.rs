@@ -168,8 +168,8 @@ const FEATURES: &[(&str, Change)] = &[
     ("fused projections", |d| layers(d, |n, l| {
         let rows = (HEADS + 2 * KV) * HEAD;
         let part = |from: u32, len: u32| Linear {
-            weight: Matrix::whole(format!("{n}.qkv"), rows, EMBD).rows([from.into()..(from + len).into()]),
-            bias: Some(Vector::whole(format!("{n}.qkv.b"), rows).ranges([from.into()..(from + len).into()])),
+            weight: Matrix::whole(format!("{n}.qkv"), rows, EMBD).rows(every(1, 0, from, len)),
+            bias: Some(Vector::whole(format!("{n}.qkv.b"), rows).ranges(every(1, 0, from, len))),
         };
         let kv = KV * HEAD;
         (l.attn.q, l.attn.k, l.attn.v) = (part(0, HEADS * HEAD), part(HEADS * HEAD, kv), part(HEADS * HEAD + kv, kv));
@@ -193,7 +193,7 @@ const FEATURES: &[(&str, Change)] = &[
         }
     })),
     ("experts, gate and up in one tensor, transposed", |d| mixture(d, |e| {
-        let part = |from: u32| Matrix::transposed("gate_up", 2 * FF, EMBD).stacked(5).rows([from.into()..(from + FF).into()]);
+        let part = |from: u32| Matrix::transposed("gate_up", 2 * FF, EMBD).stacked(5).rows(every(1, 0, from, FF));
         (e.gate, e.up) = (part(0), part(FF));
         e.down = Matrix::transposed("down", EMBD, FF).stacked(5);
     })),
@@ -319,7 +319,7 @@ fn sizes_that_contradict_each_other_are_refused() {
         ("of a head", |d| d.layers[1].attn.rope = Some(rope(100.0, 5))),
         ("no positions", |d| d.layers[1].attn.window = Some(0)),
         ("the norm of queries", |d| d.layers[1].attn.q_norm = qk_norm("n", rms, 9, Over::Head)),
-        ("the bias of", |d| d.layers[1].attn.v.bias = Some(Vector::whole("b", 40).ranges([30..46]))),
+        ("the bias of", |d| d.layers[1].attn.v.bias = Some(Vector::whole("b", 40).ranges(every(1, 0, 30, 16)))),
         ("the norm of attention", |d| d.layers[1].attn_norm = Some(rms("n", 23))),
         ("down", |d| {
             d.layers[1].ffn =
