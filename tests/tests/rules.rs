@@ -303,11 +303,20 @@ fn list(what: &str) -> Vec<Value> {
 }
 
 fn types_table() -> String {
-    let mut table = String::from("| `--type` | bits per weight | same file as |\n| --- | ---: | --- |\n");
+    let mut table = String::from(
+        "| `--type` | bits per weight | encode on CPU | on GPU | uses `--imatrix` | decode | same file as |\n| --- | ---: | --- | --- | --- | --- | --- |\n",
+    );
+    let yes = |entry: &Value| if entry.as_bool().unwrap() { "yes" } else { "-" };
     for entry in list("types") {
-        let (name, bits, tool) = (&entry["name"], &entry["bits_per_weight"], &entry["same_as"]);
-        let (name, tool) = (name.as_str().unwrap(), tool.as_str().unwrap());
-        table.push_str(&format!("| {name} | {} | {tool} |\n", bits.as_f64().unwrap()));
+        let name = entry["name"].as_str().unwrap();
+        let gpu = match entry["gpu_kernel"].as_str() {
+            None => "-".to_owned(),
+            Some(kernel) if kernel == name => "yes".to_owned(),
+            Some(kernel) => format!("its {kernel}"),
+        };
+        let (encode, importance, decode) = (yes(&entry["encode"]), yes(&entry["importance"]), yes(&entry["decode"]));
+        let (bits, tool) = (entry["bits_per_weight"].as_f64().unwrap(), entry["same_as"].as_str().unwrap_or("-"));
+        table.push_str(&format!("| {name} | {bits} | {encode} | {gpu} | {importance} | {decode} | {tool} |\n"));
     }
     table
 }

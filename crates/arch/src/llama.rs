@@ -132,6 +132,9 @@ impl Family for Llama {
         class: Option<&'static str>,
         _warnings: &mut Vec<String>,
     ) -> Result<Map<String, Json>, ExportError> {
+        if keys.opt_u32("expert_count")?.is_some_and(|count| count > 0) {
+            return Err(ExportError::NoWayBack { arch: "llama with experts" });
+        }
         let shape = |name: &str| file.tensors.iter().find(|(found, _)| found == name).map(|(_, shape)| shape.as_slice());
         let has = |name: &str| shape(name).is_some();
         let (n_embd, n_head) = (keys.u32("embedding_length")?, keys.u32("attention.head_count")?);

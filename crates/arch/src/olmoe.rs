@@ -83,6 +83,10 @@ impl Family for Olmoe {
         if params.rms_eps != Some(EPS) {
             return Err(config.wrong("rms_norm_eps", "1e-5", &params.rms_eps.into()));
         }
+        if params.n_head_kv != params.n_head {
+            let expected = "num_attention_heads: the engine's norm of the keys is as wide as the model";
+            return Err(config.wrong("num_key_value_heads", expected, &params.n_head_kv.into()));
+        }
         let dims = params.dims();
         let assigned = assign::assign(&TABLE, &dims, params.n_layer, config, tensors)?;
         let hparams = params.hparams(ABOUT.name);

@@ -6,10 +6,13 @@ use crate::output;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// After this time a user is told that the request to stop was heard.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a second signal waits for the names of temporary files: they are told when all of them are created.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// Notices that the user wants to stop.
 ///
@@ -68,6 +71,10 @@ impl Interrupt {
 impl State {
     /// Remove the files and end the process, whatever the other threads do.
     fn end(&self) -> ! {
+        let patience = Instant::now() + GRACE;
+        while self.to_remove.get().is_none() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         for file in self.to_remove.get().into_iter().flatten() {
             // Best effort: it may have been renamed or removed meanwhile.
             let _ = std::fs::remove_file(file);

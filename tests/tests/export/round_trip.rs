@@ -15,15 +15,62 @@ pub fn trials() -> Vec<Trial> {
         with_reference("round_trip::smollm2", reference::smollm2(), |source| there_and_back(source, &["BF16"])),
     ];
     for name in outputs::names(&fixture("tiny")).into_iter().filter(|name| fixture("tiny").join(name).is_dir()) {
-        let title = format!("round_trip::tiny::{name}");
         let model = name.clone();
+        if NO_WAY_BACK.contains(&name.as_str()) {
+            let title = format!("round_trip::refused::{name}");
+            trials.push(Trial::test(title, move || refused(&model).map_err(Failed::from)));
+            continue;
+        }
+        let title = format!("round_trip::tiny::{name}");
         trials.push(Trial::test(title, move || {
-            there_and_back(&fixture("tiny").join(&model).join("hf"), &["BF16", "F32", "Q8_0"]).map_err(Failed::from)
+            // Rows that no block of Q8_0 divides: nothing would be quantized.
+            let types: &[&str] = if model == "command-r-plus" { &["BF16", "F32"] } else { &["BF16", "F32", "Q8_0"] };
+            there_and_back(&fixture("tiny").join(&model).join("hf"), types).map_err(Failed::from)
         }));
-        let title = format!("round_trip::reference_file::{name}");
-        trials.push(Trial::test(title, move || reference_file(&name).map_err(Failed::from)));
+        // The converter fails on some: there is no file of its.
+        if fixture("tiny").join(&name).join("f32.gguf").is_file() {
+            let title = format!("round_trip::reference_file::{name}");
+            trials.push(Trial::test(title, move || reference_file(&name).map_err(Failed::from)));
+        }
     }
     trials
+}
+
+/// Checkpoints of architectures whose files cannot be exported yet.
+const NO_WAY_BACK: &[&str] = &[
+    "falcon",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3-linear",
+    "gemma3-vision",
+    "granite",
+    "mistral3",
+    "mixtral",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "olmoe",
+    "phi3",
+    "phi3-long",
+    "phi3-partial",
+    "qwen2",
+    "qwen2moe",
+    "qwen3",
+    "qwen3moe",
+    "seed-oss",
+    "smollm3",
+];
+
+/// An architecture without a way back is an error that names it, and nothing is written.
+fn refused(name: &str) -> Result<(), String> {
+    let here = scratch();
+    let model = here.path().join("model");
+    let run = ggufsmith(&["export", text(&fixture("tiny").join(name).join("f32.gguf"))?, "--out", text(&model)?]);
+    if run.code != Some(2) || !run.stderr.contains("there is no way back from the architecture") || model.exists() {
+        return Err(run.describe("a refusal that names the architecture"));
+    }
+    Ok(())
 }
 
 /// Element type, shape and bytes by name, read without the product's crates.
@@ -36,7 +83,9 @@ fn tensors(model: &Path) -> Result<Tensors, String> {
         let (length, rest) = bytes.split_first_chunk::<8>().ok_or("no header")?;
         let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
         let header: BTreeMap<String, Value> = serde_json::from_slice(header).map_err(|e| e.to_string())?;
-        for (tensor, entry) in header.into_iter().filter(|(tensor, _)| tensor != "__metadata__") {
+        // Attention masks that old checkpoints of GPT-2 store: no weights, and no file holds them.
+        let weight = |tensor: &str| !tensor.ends_with(".attn.bias") && !tensor.ends_with(".attn.masked_bias");
+        for (tensor, entry) in header.into_iter().filter(|(tensor, _)| tensor != "__metadata__" && weight(tensor)) {
             let offset = |at: usize| entry["data_offsets"][at].as_u64().map(|offset| offset as usize).ok_or("no offset");
             let bytes = data.get(offset(0)?..offset(1)?).ok_or("offsets beyond the file")?.to_vec();
             all.insert(tensor, (entry["dtype"].to_string(), entry["shape"].to_string(), bytes));

@@ -9,6 +9,7 @@ mod source;
 pub(super) mod summary;
 pub(super) mod types;
 
+pub(super) use bitsandbytes::schemes;
 pub(super) use source::check as check_source;
 
 use super::verify;

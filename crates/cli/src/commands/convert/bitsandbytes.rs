@@ -244,6 +244,15 @@ fn scheme(name: &str) -> Option<&'static FourBit> {
     SCHEMES.iter().copied().find(|scheme| scheme.name.eq_ignore_ascii_case(name))
 }
 
+/// Name, bits per weight, elements that share a scale by default (0: a row or a tensor), and whose bytes these are.
+pub fn schemes() -> Vec<(&'static str, f64, usize, Option<&'static str>)> {
+    const TOOL: Option<&str> = Some("bitsandbytes");
+    let scale = 8.0 * size_of::<f32>() as f64 / FourBit::DEFAULT_BLOCK_LEN as f64;
+    let four_bit = SCHEMES.iter().map(|scheme| (scheme.name, 4.0 + scale, FourBit::DEFAULT_BLOCK_LEN, TOOL));
+    let plain = [(Method::INT8, TOOL), (int8_affine::NAME, None), (int8_absmax::NAME, None)];
+    four_bit.chain(plain.map(|(name, tool)| (name, 8.0, 0, tool))).collect()
+}
+
 /// The types of this format.
 fn names() -> Vec<&'static str> {
     SCHEMES.iter().map(|scheme| scheme.name).chain([Method::INT8, int8_affine::NAME, int8_absmax::NAME]).collect()
