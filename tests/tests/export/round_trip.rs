@@ -88,7 +88,9 @@ fn tensors(model: &Path) -> Result<Tensors, String> {
         for (tensor, entry) in header.into_iter().filter(|(tensor, _)| tensor != "__metadata__" && weight(tensor)) {
             let offset = |at: usize| entry["data_offsets"][at].as_u64().map(|offset| offset as usize).ok_or("no offset");
             let bytes = data.get(offset(0)?..offset(1)?).ok_or("offsets beyond the file")?.to_vec();
-            all.insert(tensor, (entry["dtype"].to_string(), entry["shape"].to_string(), bytes));
+            // A bare decoder's names lack the prefix.
+            let name = tensor.strip_prefix("transformer.").map_or_else(|| tensor.clone(), str::to_owned);
+            all.insert(name, (entry["dtype"].to_string(), entry["shape"].to_string(), bytes));
         }
     }
     Ok(all)
