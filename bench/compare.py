@@ -2,6 +2,9 @@
 import argparse, hashlib, json, os, shutil, statistics, subprocess, sys, time
 from pathlib import Path
 
+# Types whose scales are searched for; seconds that ggufsmith should need for SmolLM2-135M.
+SEARCHED = {"Q6_K": "", "Q4_K_M": "0.4 s", "Q3_K_M": "", "IQ4_NL": "2.2 s", "IQ4_XS": ""}
+
 
 def arguments():
     p = argparse.ArgumentParser()
@@ -56,6 +59,8 @@ def main():
         "ggufsmith, Q4_0": ours("Q4_0"),
         "ggufsmith, Q8_0 and Q4_0": ours("Q8_0", "Q4_0"),
     }
+    for kind in SEARCHED:
+        rows |= {f"llama-quantize, BF16 to {kind}": quantize(kind), f"ggufsmith, {kind}": ours(kind)}
     results = {name: [] for name in rows}
     hashes = {}
     for number in range(a.runs):
@@ -85,6 +90,7 @@ def check(hashes, bf16):
         ("ggufsmith, Q8_0", "our-Q8_0.gguf", "ggufsmith, Q8_0 and Q4_0", "our-Q8_0.gguf"),
         ("ggufsmith, Q4_0", "our-Q4_0.gguf", "ggufsmith, Q8_0 and Q4_0", "our-Q4_0.gguf"),
     ]
+    pairs += [(f"llama-quantize, BF16 to {kind}", f"ref-{kind}.gguf", f"ggufsmith, {kind}", f"our-{kind}.gguf") for kind in SEARCHED]
     for left, left_file, right, right_file in pairs:
         if hashes[left, left_file] != hashes[right, right_file]:
             sys.exit(f"{left} and {right} wrote different bytes")
@@ -110,6 +116,8 @@ def report(a, medians, same):
     ratio("converter to Q8_0 / ggufsmith", wall("convert_hf_to_gguf.py, Q8_0"), dry("ggufsmith, Q8_0"), "25 or more")
     ratio("llama-quantize to Q8_0 / ggufsmith", wall("llama-quantize, BF16 to Q8_0"), dry("ggufsmith, Q8_0"), "")
     ratio("llama-quantize to Q4_0 / ggufsmith", wall("llama-quantize, BF16 to Q4_0"), dry("ggufsmith, Q4_0"), "2 or more")
+    for kind, target in SEARCHED.items():
+        ratio(f"llama-quantize to {kind} / ggufsmith", wall(f"llama-quantize, BF16 to {kind}"), dry(f"ggufsmith, {kind}"), target)
     both = dry("ggufsmith, Q8_0") + dry("ggufsmith, Q4_0")
     ratio("two types in one read / in two runs", dry("ggufsmith, Q8_0 and Q4_0"), both, "below 1")
     print(f"\nBefore the first weight is read (headers, tokenizer, plan): {medians['ggufsmith, Q8_0']['prepare'] * 1000:.0f} ms.")
