@@ -2,7 +2,7 @@
 
 use ggufsmith_core::{Words, float};
 
-pub const ROWS: usize = 128;
+pub const ROWS: usize = 1024;
 pub const COLS: usize = 1024;
 const N: usize = ROWS * COLS;
 
