@@ -69,6 +69,8 @@ impl Bench {
             let problems = check["problems"].to_string();
             let missing = words.iter().find(|word| !problems.contains(**word));
             demand(check["status"] == "failed" && missing.is_none(), || format!("{name}: no {missing:?} in {check:#}"))?;
+            // The run is quiet and writes no report: what was found is in the error.
+            demand(run.stderr.contains(&format!("; {check_name}: ")), || format!("{name}: {}", run.stderr))?;
         }
         let unexpected = |check: &&Value| {
             let named = expected.iter().any(|(name, _)| check["name"] == *name);

@@ -10,7 +10,7 @@ use ggufsmith_checkpoint::{OpenOptions, Rounding};
 use ggufsmith_convert::recipe::RECIPES;
 use ggufsmith_gguf::parse_size;
 use ggufsmith_verify::gate::{self, Config, Thresholds};
-use ggufsmith_verify::report::{self, Report};
+use ggufsmith_verify::report::{self, Report, Status};
 use ggufsmith_verify::{FORWARD, Request, VerifyError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -309,7 +309,13 @@ impl Options {
 /// What standard error says where the reports are not shown.
 fn problems(reports: &[Report]) -> Vec<String> {
     let failed = reports.iter().filter(|report| !report.faithful || !report.gate.failures.is_empty());
-    failed.map(|report| format!("{}: {}", report.file, report.verdict)).collect()
+    let found = |report: &Report| {
+        // The first of each check: where nothing else is printed or written, this is all that there is.
+        let checks = report.checks.iter().filter(|check| check.status == Status::Failed);
+        let first = checks.filter_map(|check| check.problems.first().map(|problem| format!("; {}: {problem}", check.name)));
+        format!("{}: {}{}", report.file, report.verdict, first.collect::<String>())
+    };
+    failed.map(found).collect()
 }
 
 fn failure(error: VerifyError) -> Failure {

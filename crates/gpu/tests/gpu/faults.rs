@@ -96,7 +96,7 @@ fn panic() {
 /// A guess that takes long to make, and a patience that is shorter.
 fn timeout() {
     let slow =
-        "var x = 0u; for (var i = 0u; i < 2000000u; i++) { x = x * 1664525u + bits; } if (x == 1u) { return 0u; }\n    let m =";
+        "var x = 0u; for (var i = 0u; i < 8000000u; i++) { x = x * 1664525u + bits; } if (x == 1u) { return 0u; }\n    let m =";
     let (file, exact) = part(EXACT);
     let exact = exact.replacen("let m =", slow, 1);
     let testing = Testing { replace: vec![(file, exact)], skip_self_test: true, ..Testing::default() };
@@ -106,7 +106,9 @@ fn timeout() {
     assert_eq!(wrong_chunks(&mut worker, 1), [0; 0]);
     let summary = gpu.summary();
     assert!(matches!(summary.failure, Some(GpuError::Timeout { .. })), "{:?}", summary.failure);
-    assert_eq!(summary.cpu_chunks, 10);
+    // On a busy machine a dispatch may end before anybody looks at the clock: its chunk counts. The rest is the CPU's.
+    assert_eq!(summary.cpu_chunks + summary.gpu_chunks, 10);
+    assert!(summary.cpu_chunks >= 5, "{} chunks", summary.cpu_chunks);
 }
 
 fn part(file: &'static str) -> (&'static str, String) {

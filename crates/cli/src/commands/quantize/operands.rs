@@ -33,7 +33,7 @@ impl Operands {
         if out.is_none() && name.to_lowercase().ends_with(".gguf") {
             return Err(no_type());
         }
-        let file_type = file_type(name)?;
+        let file_type = file_type(name).map_err(|error| Failure::new(format!("{name}: {error}")))?;
         let threads = match rest {
             [] => None,
             [threads] => count(threads)?,
@@ -105,7 +105,7 @@ mod tests {
     fn what_is_missing_or_too_much_is_said() {
         let fault = |words: &[&str]| parse(words).unwrap_err();
         assert!(fault(&["o.gguf"]).contains("which type"));
-        assert!(fault(&["xyzzy"]).contains("no such type"));
+        assert!(fault(&["xyzzy"]).contains("xyzzy: no such type"));
         assert!(fault(&["o.gguf", "xyzzy"]).contains("no such type"));
         assert!(fault(&["Q4_0", "2", "3"]).contains("too many"));
         assert!(fault(&["o.gguf", "Q4_0", "two"]).contains("number of threads"));
