@@ -2,3 +2,5 @@
 //!
 //! The library prints nothing and reads no environment: the caller hands in token, endpoint and cache.
 #![forbid(unsafe_code)]
+
+pub mod stream;
