@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("convert", &["core", "gguf", "checkpoint", "arch", "tokenizer"]),
     ("verify", &["core", "gguf", "checkpoint", "arch", "tokenizer", "infer"]),
     ("hub", &[]),
+    ("fuzz", &["core", "gguf", "checkpoint", "arch", "tokenizer"]),
     ("cli", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "tokenizer", "infer", "convert", "verify", "hub"]),
     ("tests", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "tokenizer", "infer", "convert", "verify", "hub"]),
 ];
