@@ -1,4 +1,18 @@
 //! The Hugging Face Hub: models are read from it and verified files published to it.
 //!
-//! The library prints nothing and reads no environment: the caller hands in token, endpoint and cache.
+//! The library prints nothing and reads no environment: the caller hands in token, endpoint, cache and a way to stop. (Proxies are
+//! the exception: reqwest takes them from `HTTPS_PROXY` and its like, as every client does.)
 #![forbid(unsafe_code)]
+
+mod dates;
+mod error;
+mod http;
+mod names;
+mod settings;
+#[cfg(test)]
+mod testing;
+
+pub use error::{At, HubError};
+pub use http::{Answer, Client, Content, Range, Repeat, Request, origin};
+pub use names::{BlobName, FileName, RepoId, Revision, encode_segment};
+pub use settings::{Cancel, Settings, Token};
