@@ -155,7 +155,7 @@ impl ModelDir {
         Ok(opened.map(|(handle, metadata)| (path, handle, metadata)))
     }
 
-    fn join(&self, name: &str) -> Result<PathBuf, CheckpointError> {
+    pub(crate) fn join(&self, name: &str) -> Result<PathBuf, CheckpointError> {
         if name.split('/').all(file::is_plain_name) {
             Ok(self.path.join(name))
         } else {

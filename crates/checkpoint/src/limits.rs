@@ -1,5 +1,8 @@
 //! What is read at most, and where from.
 
+use crate::RemoteShards;
+use std::sync::Arc;
+
 /// The most that is taken in from one model. Every number is checked before memory is allocated for what it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -37,7 +40,7 @@ impl Default for Limits {
 }
 
 /// How a model directory is opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
     /// The class to take the model for, on the user's word, whatever config.json's `architectures` says.
     pub class: Option<String>,
@@ -45,6 +48,8 @@ pub struct OpenOptions {
     /// Hub cache (`models--org--name/snapshots/<revision>`, whose files are links into `blobs`) anywhere inside the repository's
     /// folder: a downloaded repository cannot name files of its own choice.
     pub follow_symlinks: bool,
+    /// Where the safetensors files are read from, if they do not lie in the directory.
+    pub remote: Option<Arc<dyn RemoteShards>>,
     /// What is read at most.
     pub limits: Limits,
 }
