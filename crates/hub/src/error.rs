@@ -76,8 +76,8 @@ pub enum HubError {
     Io { path: PathBuf, source: io::Error },
     #[error("setting up the connection: {0}")]
     Setup(String),
-    #[error("{}: another process has held the lock for {} s", path.display(), waited.as_secs())]
-    Locked { path: PathBuf, waited: Duration },
+    #[error("{repo} {what}")]
+    NotAModel { repo: String, what: &'static str },
     #[error("interrupted")]
     Interrupted,
     /// hf-hub's own client failed.
@@ -122,7 +122,6 @@ impl HubError {
             }
             HubError::NoSpace { .. } => "make room, or set HF_HUB_CACHE to a folder on a larger disk",
             HubError::Offline { .. } => "unset HF_HUB_OFFLINE",
-            HubError::Locked { .. } => "wait for the other process; a lock that nobody holds is released by itself",
             _ => return None,
         };
         Some(text.to_owned())

@@ -160,7 +160,7 @@ impl Request {
         self
     }
 
-    fn at(&self, id: Option<String>) -> At {
+    pub(crate) fn at(&self, id: Option<String>) -> At {
         At { request: format!("{} {}", self.method, shown(&self.url)), id }
     }
 }
@@ -411,13 +411,10 @@ impl Client {
             let to = printable(location.split('?').next().unwrap_or(location), 200);
             let refuse = |why| HubError::Redirect { at: answer.at().clone(), to: to.clone(), why };
             let next = request.url.join(location).map_err(|_| refuse("which is no address"))?;
+            if let Some(why) = no_way(&request.url, &next) {
+                return Err(refuse(why));
+            }
             let elsewhere = origin(&next) != origin(&request.url);
-            if !matches!(next.scheme(), "http" | "https") {
-                return Err(refuse("which is no http address"));
-            }
-            if request.url.scheme() == "https" && next.scheme() == "http" {
-                return Err(refuse("which is not encrypted any more"));
-            }
             if elsewhere && request.stay {
                 return Ok(answer);
             }
@@ -467,6 +464,15 @@ impl Client {
             Err(error) if error.is_builder() => Err(HubError::Protocol { at: request.at(None), what: causes(&error) }),
             Err(error) => Err(HubError::Cut { at: request.at(None), got: 0, why: causes(&error) }),
         }
+    }
+}
+
+/// Why a redirect is not followed.
+fn no_way(from: &Url, to: &Url) -> Option<&'static str> {
+    match (from.scheme(), to.scheme()) {
+        ("https", "http") => Some("which is not encrypted any more"),
+        (_, "http" | "https") => None,
+        _ => Some("which is no http address"),
     }
 }
 

@@ -177,6 +177,9 @@ fn redirects_that_lead_nowhere_good() {
     assert!(matches!(get(&circle, "/a"), Err(HubError::Protocol { .. })));
     let file = Server::start(|_, _| reply(302, &[("Location", "file:///etc/passwd")], ""));
     assert!(matches!(get(&file, "/a"), Err(HubError::Redirect { .. })));
+    let url = |text: &str| Url::parse(text).unwrap();
+    assert_eq!(no_way(&url("https://a/"), &url("http://a/")), Some("which is not encrypted any more"));
+    assert_eq!(no_way(&url("http://a/"), &url("https://b/")), None);
     let elsewhere = Server::start(|_, _| reply(307, &[("Location", "http://localhost:1/x")], ""));
     let client = elsewhere.client(Path::new("/"));
     let error = client.send(&Request::post(client.url("/a").unwrap(), Content::None)).unwrap_err();
