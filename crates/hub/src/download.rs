@@ -80,6 +80,12 @@ impl Client {
         Ok(Snapshot { directory: cache.snapshot(&listing.commit), commit: listing.commit.clone(), received })
     }
 
+    /// Whether the cache has all of these files.
+    pub fn has_all<'a>(&self, listing: &Listing, mut files: impl Iterator<Item = &'a Entry>) -> bool {
+        let cache = RepoCache::new(&self.settings().cache, &listing.repo);
+        files.all(|entry| is_there(&cache, entry))
+    }
+
     /// A model as the cache has it, without asking anybody.
     ///
     /// # Errors

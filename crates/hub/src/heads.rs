@@ -61,23 +61,29 @@ impl Heads {
     fn fetch(&self, entry: &Entry, from: u64, to: u64) -> Result<Vec<u8>, HubError> {
         let url = self.client.file_url(&self.listing.repo, &self.listing.commit, &entry.name)?;
         let request = Request::get(url);
-        let mut bytes = Vec::new();
-        self.client.attempts(crate::Repeat::Harmless, || {
-            bytes.clear();
-            match self.client.range(request.clone(), from, Some(to))? {
-                Range::Part { mut answer, length, .. } if length == to - from => bytes = answer.whole(length)?,
-                Range::Whole(mut answer) if from == 0 && entry.size == to => bytes = answer.whole(to)?,
+        let mut cut = 0;
+        loop {
+            let read = match self.client.range(request.clone(), from, Some(to))? {
+                Range::Part { mut answer, length, .. } if length == to - from => answer.whole(length),
+                Range::Whole(mut answer) if from == 0 && entry.size == to => answer.whole(to),
                 _ => {
                     let what = format!("the server does not send bytes {from} to {to} alone");
                     return Err(HubError::Protocol { at: request.at(None), what });
                 }
+            };
+            match read {
+                Ok(bytes) if bytes.len() as u64 == to - from => return Ok(bytes),
+                Ok(bytes) => {
+                    let (file, got) = (entry.name.to_string(), bytes.len() as u64);
+                    return Err(HubError::BadSize { file, expected: to - from, got });
+                }
+                Err(error) if error.is_transient() && cut + 1 < self.client.settings().attempts => {
+                    cut += 1;
+                    self.client.wait(self.client.backoff(cut, &error))?;
+                }
+                Err(error) => return Err(error),
             }
-            match bytes.len() as u64 == to - from {
-                true => Ok(()),
-                false => Err(HubError::BadSize { file: entry.name.to_string(), expected: to - from, got: bytes.len() as u64 }),
-            }
-        })?;
-        Ok(bytes)
+        }
     }
 }
 
