@@ -271,6 +271,7 @@ impl Conversion {
         inputs.extend(weights);
         inputs.sort_by(|a, b| a.name.cmp(&b.name));
         let mut finished = finished.iter();
+        let (repository, revision) = manifest::origin(self.dir.path()).unzip();
         for output in &self.plan.outputs {
             let outputs: Vec<_> = finished
                 .by_ref()
@@ -283,6 +284,8 @@ impl Conversion {
                 reference: REFERENCE,
                 command: command.clone(),
                 source: self.dir.name(),
+                repository: repository.clone(),
+                revision: revision.clone(),
                 inputs: inputs.clone(),
                 file_type: output.file_type.name(),
                 values: self.rounding().map(Values::of),
