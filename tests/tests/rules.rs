@@ -357,8 +357,9 @@ fn architectures_table() -> String {
 fn readme_examples_run() {
     let readme = read(&root().join("README.md"));
     let here = ggufsmith_tests::scratch();
-    for folder in ["SmolLM2-135M-Instruct", "model"] {
-        fs::create_dir(here.path().join(folder)).unwrap();
+    // A directory comes before a repository of the same name: no example asks the Hub.
+    for folder in ["SmolLM2-135M-Instruct", "model", "HuggingFaceTB/SmolLM2-135M-Instruct"] {
+        fs::create_dir_all(here.path().join(folder)).unwrap();
         for name in outputs::names(&fixture("bard")) {
             fs::copy(fixture("bard").join(&name), here.path().join(folder).join(&name)).unwrap();
         }

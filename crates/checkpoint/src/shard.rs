@@ -24,6 +24,9 @@ pub trait RemoteShards: fmt::Debug + Send + Sync {
     /// [`io::Error`] where they cannot be had, or are known not to be the file's.
     fn read_exact_at(&self, name: &str, out: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// Called once every header was read and the weights are about to be.
+    fn begin(&self) {}
+
     /// Called once everything was read, before results are published: whether every one of these files is what it was said to be.
     ///
     /// # Errors

@@ -65,6 +65,13 @@ impl Checkpoint {
         self.stored.shards.iter().map(|shard| (shard.path.as_path(), shard.len()))
     }
 
+    /// Tell what reads the shards over a network that their weights are about to be asked for.
+    pub fn begin(&self) {
+        if let Some(remote) = &self.stored.remote {
+            remote.begin();
+        }
+    }
+
     /// The shards that were read over a network, with the hashes that they were found to have: known once
     /// [`TensorSource::check_unchanged`] has passed. `None` where shards are files.
     pub fn remote(&self) -> Option<&[RemoteShard]> {

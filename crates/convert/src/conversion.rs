@@ -232,6 +232,7 @@ impl Conversion {
         let files = self.checkpoint.files().filter(|_| self.checkpoint.remote().is_none());
         let inputs = files.map(|(path, _)| path.to_owned()).collect();
         let job = Job { plan: &self.plan, source: self.source(), inputs, reads: &reads };
+        self.checkpoint.begin();
         let (finished, mut weights) = execute(&job, options)?;
         if let Some(shards) = self.checkpoint.remote() {
             let hashed = |s: &RemoteShard| HashedFile { name: s.name.clone(), bytes: s.bytes, sha256: s.sha256.clone() };
@@ -271,6 +272,7 @@ impl Conversion {
         inputs.extend(weights);
         inputs.sort_by(|a, b| a.name.cmp(&b.name));
         let mut finished = finished.iter();
+        let (repository, revision) = manifest::origin(self.dir.path()).unzip();
         for output in &self.plan.outputs {
             let outputs: Vec<_> = finished
                 .by_ref()
@@ -283,6 +285,8 @@ impl Conversion {
                 reference: REFERENCE,
                 command: command.clone(),
                 source: self.dir.name(),
+                repository: repository.clone(),
+                revision: revision.clone(),
                 inputs: inputs.clone(),
                 file_type: output.file_type.name(),
                 values: self.rounding().map(Values::of),

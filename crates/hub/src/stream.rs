@@ -4,8 +4,10 @@
 //! what has left the window fetches it again, and it is compared with the digest that was taken when it passed. So every byte that
 //! was handed out belongs to a file whose hash [`Stream::finish`] has compared with the Hub's.
 
+mod hub;
 mod window;
 
+pub use hub::HubFiles;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::{self, Read};
