@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod checkpoint;
 pub mod gguf;
+pub mod hub;
 pub mod outputs;
 pub mod random_model;
 pub mod reference;
