@@ -26,14 +26,12 @@ mod wordpiece;
 
 pub use error::GgufTokenizerError;
 
-use crate::MAX_TOKENS;
+use crate::{MAX_MERGES, MAX_TOKENS};
 use ggufsmith_gguf::Metadata;
 use kind::{Defaults, Kind};
 use partition::{Part, Specials};
 use std::collections::{BTreeSet, HashMap};
 
-/// The most merges that are read.
-const MAX_MERGES: usize = 1 << 22;
 /// Bytes of the longest text that is encoded at once.
 pub const MAX_TEXT: usize = 1 << 30;
 
