@@ -23,7 +23,9 @@ pub enum TokenizerError {
         "{file}: the id {id} is given to {first:?} and to {second:?}; llama.cpp's converter would write one of them by chance: repair the file"
     )]
     DuplicateId { file: &'static str, id: u64, first: String, second: String },
-    #[error("{file}: the token {token:?} is there twice, with the ids {first} and {second}; which one counts is not defined: remove one")]
+    #[error(
+        "{file}: the token {token:?} is there twice, with the ids {first} and {second}; which one counts is not defined: remove one"
+    )]
     RepeatedToken { file: &'static str, token: String, first: u32, second: u32 },
     #[error(
         "{file}: the token {token:?} has the id {id}, config.json's vocab_size is {vocab_size}: the embedding has no row for it"

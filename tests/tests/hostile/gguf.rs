@@ -55,11 +55,7 @@ fn keys() -> Vec<Case> {
         ("strarr_2^30", key().array("a", STRING, 1 << 30), at(element + 4, "key \"a\" announces an array of 1073741824")),
         ("align=0", alignment(0), at(49, "general.alignment is 0")),
         ("align=13", alignment(13), at(49, "general.alignment is 13")),
-        (
-            "align_i32",
-            key().key("general.alignment", I32).u32(32),
-            at(49, "general.alignment is of type i32, it must be u32"),
-        ),
+        ("align_i32", key().key("general.alignment", I32).u32(32), at(49, "general.alignment is of type i32, it must be u32")),
         ("align=2^31", alignment(1 << 31).tensor("a", &[8], 0).zeros(64), at(49, "general.alignment is 2147483648")),
         ("bool=2", key().key("a", BOOL).raw(&[2]), at(element, "key \"a\" holds a bool stored as 2")),
         (
@@ -101,16 +97,36 @@ fn tensors() -> Vec<Case> {
         ("ndims=5", one(&[1; 5], 32), at(count, "tensor \"a\" has 5 dimensions")),
         ("dim=-1", one(&[MINUS_ONE], 32), at(dims, "tensor \"a\" has a dimension of -1")),
         ("dim=0", one(&[8, 0], 0), at(dims, "tensor \"a\" has a dimension of 0")),
-        ("ne_overflow", one(&[1 << 33, 1 << 33], 32), at(dims, "tensor \"a\" of shape [8589934592, 8589934592] has more than 2^63")),
+        (
+            "ne_overflow",
+            one(&[1 << 33, 1 << 33], 32),
+            at(dims, "tensor \"a\" of shape [8589934592, 8589934592] has more than 2^63"),
+        ),
         // 2^64 - 16 bytes, which padding makes 0.
         ("nbytes_padwrap", one(&[4, (1 << 30) - 1, (1 << 30) + 1], 32), bad(&["tensor \"a\" makes the file larger than 2^63"])),
         ("type=99", typed(32, 99), at(kind, "tensor \"a\" has the type 99")),
         ("type=4(removed)", typed(32, 4), at(kind, "tensor \"a\" has the type 4, which was removed")),
         ("q4_0 row 33", typed(33, 2), bad(&["tensor \"a\" has rows of 33 elements, no whole number of Q4_0 blocks"])),
-        ("offset=-1", RawFile::head(1, 0).tensor("a", &[8], MINUS_ONE).pad().zeros(32), at(offset, "tensor \"a\" is said to start")),
-        ("offset=7", RawFile::head(1, 0).tensor("a", &[8], 7).pad().zeros(64), at(offset, "tensor \"a\" is said to start at byte 7")),
-        ("overlap", two("b", 0).zeros(32), at(next_offset, "tensor \"b\" is said to start at byte 0 of the data, it must start at 32")),
-        ("gap", two("b", 64).zeros(96), at(next_offset, "tensor \"b\" is said to start at byte 64 of the data, it must start at 32")),
+        (
+            "offset=-1",
+            RawFile::head(1, 0).tensor("a", &[8], MINUS_ONE).pad().zeros(32),
+            at(offset, "tensor \"a\" is said to start"),
+        ),
+        (
+            "offset=7",
+            RawFile::head(1, 0).tensor("a", &[8], 7).pad().zeros(64),
+            at(offset, "tensor \"a\" is said to start at byte 7"),
+        ),
+        (
+            "overlap",
+            two("b", 0).zeros(32),
+            at(next_offset, "tensor \"b\" is said to start at byte 0 of the data, it must start at 32"),
+        ),
+        (
+            "gap",
+            two("b", 64).zeros(96),
+            at(next_offset, "tensor \"b\" is said to start at byte 64 of the data, it must start at 32"),
+        ),
     ]
 }
 

@@ -11,17 +11,15 @@ use libtest_mimic::Trial;
 pub fn trials() -> Vec<Trial> {
     let all: Vec<Case> = [header(), keys(), tensors(), data()].into_iter().flatten().collect();
     assert_eq!(all.len(), 34, "as many as llama.cpp has");
-    let named = |(name, file, verdict): Case| {
-        trial(format!("handcrafted::{name}"), move || inspect("file.gguf", &file.0, &verdict))
-    };
+    let named =
+        |(name, file, verdict): Case| trial(format!("handcrafted::{name}"), move || inspect("file.gguf", &file.0, &verdict));
     all.into_iter().map(named).collect()
 }
 
 type Case = (&'static str, RawFile, Verdict);
 
 /// Scalar types of values and their width in bytes.
-const SCALARS: [(u32, usize); 11] =
-    [(0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (6, 4), (7, 1), (10, 8), (11, 8), (12, 8)];
+const SCALARS: [(u32, usize); 11] = [(0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (6, 4), (7, 1), (10, 8), (11, 8), (12, 8)];
 /// Keys of a file: each scalar type, an array of it, a string, strings.
 const KEYS: usize = 2 * SCALARS.len() + 2;
 
@@ -171,7 +169,11 @@ fn tensors() -> Vec<Case> {
         ("TENSORS_BAD_OFFSET", faulty(Fault::Offset), bad(&[&format!("{first} is said to start at byte 18446744073709551615")])),
         ("TENSORS_DUPLICATE_NAME", faulty(Fault::Twice), bad(&["tensor \"my_tensor\" occurs twice"])),
         ("TENSORS_BAD_ALIGN", aligned(13, 1), bad(&["general.alignment is 13; it must be a power of two"])),
-        ("TENSORS_INCONSISTENT_ALIGN", inconsistent.zeros(data), bad(&["\"my_tensor_1\" is said to start at byte 36", "start at 64"])),
+        (
+            "TENSORS_INCONSISTENT_ALIGN",
+            inconsistent.zeros(data),
+            bad(&["\"my_tensor_1\" is said to start at byte 36", "start at 64"]),
+        ),
         ("TENSORS_SUCCESS", faulty(Fault::None), Good),
         ("TENSORS_CUSTOM_ALIGN", aligned(1, 1), Good),
     ]

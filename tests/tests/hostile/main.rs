@@ -87,7 +87,8 @@ fn trial(name: String, test: impl FnOnce() -> Result<(), String> + Send + 'stati
 
 /// The limits themselves: without them no test here would mean much.
 fn limits_hold() -> Result<(), String> {
-    let run = |script: &str| Command::new("sh").args(["-c", &script.replace("exec \"$0\" \"$@\"", "ulimit -v && ulimit -t")]).output();
+    let run =
+        |script: &str| Command::new("sh").args(["-c", &script.replace("exec \"$0\" \"$@\"", "ulimit -v && ulimit -t")]).output();
     let shown = run(LIMITS).map_err(|e| e.to_string())?;
     demand(shown.stdout == b"4194304\n10\n", || format!("{shown:?}"))
 }

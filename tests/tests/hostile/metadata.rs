@@ -1,8 +1,8 @@
 //! GGUF files whose structure is sound and whose meaning is not: lengths and types that llama.cpp once read beyond, sizes that contradict
 //! the tensors. `verify` names each defect; every other command does what it can or says why not, and nothing crashes.
 
-use crate::{demand, judge, limited, text, trial, Verdict};
-use ggufsmith_tests::binary::{ggufsmith, Run};
+use crate::{Verdict, demand, judge, limited, text, trial};
+use ggufsmith_tests::binary::{Run, ggufsmith};
 use ggufsmith_tests::gguf::{Entry, Gguf, Tensor};
 use ggufsmith_tests::{fixture, outputs, scratch};
 use libtest_mimic::Trial;
@@ -92,23 +92,58 @@ const CASES: &[Case] = &[
     Case("architecture_as_u32", Bpe, |g| number(g, "general.architecture", 3), &["general.architecture", "u32", "str"]),
     Case("architecture_unknown", Bpe, |g| words(g, "general.architecture", "lama"), &["lama.block_count is missing"]),
     Case("block_count_0", Bpe, |g| number(g, "llama.block_count", 0), &["llama.block_count is 0, llama.cpp takes 1 to 512"]),
-    Case("block_count_513", Bpe, |g| number(g, "llama.block_count", 513), &["llama.block_count is 513, llama.cpp takes 1 to 512"]),
+    Case(
+        "block_count_513",
+        Bpe,
+        |g| number(g, "llama.block_count", 513),
+        &["llama.block_count is 513, llama.cpp takes 1 to 512"],
+    ),
     Case("block_count_of_minus_one", Bpe, |g| number(g, "llama.block_count", u32::MAX), &["llama.block_count is 4294967295"]),
-    Case("block_count_above_the_tensors", Bpe, |g| number(g, "llama.block_count", 3), &["is 3, the highest block of a tensor is 1"]),
-    Case("block_count_below_the_tensors", Bpe, |g| number(g, "llama.block_count", 1), &["is 1, the highest block of a tensor is 1"]),
+    Case(
+        "block_count_above_the_tensors",
+        Bpe,
+        |g| number(g, "llama.block_count", 3),
+        &["is 3, the highest block of a tensor is 1"],
+    ),
+    Case(
+        "block_count_below_the_tensors",
+        Bpe,
+        |g| number(g, "llama.block_count", 1),
+        &["is 1, the highest block of a tensor is 1"],
+    ),
     Case("block_number_of_2^32-1", Bpe, |g| rename(g, "blk.1.ffn_up.weight", "blk.4294967295.ffn_up.weight"), &["4294967295"]),
-    Case("block_number_beyond_32_bits", Bpe, |g| rename(g, "blk.1.ffn_up.weight", "blk.99999999999.ffn_up.weight"), &["99999999999"]),
-    Case("heads_that_do_not_divide", Bpe, |g| number(g, "llama.attention.head_count_kv", 3), &["head_count is 4, no multiple of", "3"]),
+    Case(
+        "block_number_beyond_32_bits",
+        Bpe,
+        |g| rename(g, "blk.1.ffn_up.weight", "blk.99999999999.ffn_up.weight"),
+        &["99999999999"],
+    ),
+    Case(
+        "heads_that_do_not_divide",
+        Bpe,
+        |g| number(g, "llama.attention.head_count_kv", 3),
+        &["head_count is 4, no multiple of", "3"],
+    ),
     Case("heads_0", Bpe, |g| number(g, "llama.attention.head_count", 0), &["head_count 0"]),
     Case("heads_per_block_too_few", Bpe, heads_per_block, &["head_count_kv has 1 entries, block_count is 2"]),
     Case("embedding_length_0", Bpe, |g| number(g, "llama.embedding_length", 0), &["llama.embedding_length is 0"]),
-    Case("embedding_length_2^31", Bpe, |g| number(g, "llama.embedding_length", 1 << 31), &["has the shape [512, 64]", "2147483648"]),
+    Case(
+        "embedding_length_2^31",
+        Bpe,
+        |g| number(g, "llama.embedding_length", 1 << 31),
+        &["has the shape [512, 64]", "2147483648"],
+    ),
     Case("feed_forward_length_2^32-1", Bpe, |g| number(g, "llama.feed_forward_length", u32::MAX), &["blk.0.ffn_", "4294967295"]),
     Case("key_length_2^32-1", Bpe, huge_heads, &["has the shape"]),
     Case("context_length_0", Bpe, |g| number(g, "llama.context_length", 0), &["llama.context_length is 0"]),
     Case("context_length_missing", Bpe, |g| remove(g, "llama.context_length"), &["llama.context_length is missing"]),
     Case("vocab_size_of_another_vocabulary", Bpe, |g| number(g, "llama.vocab_size", 513), &["llama.vocab_size is 513", "512"]),
-    Case("rope_dimensions_above_the_head", Bpe, |g| number(g, "llama.rope.dimension_count", 32), &["dimension_count is 32", "16"]),
+    Case(
+        "rope_dimensions_above_the_head",
+        Bpe,
+        |g| number(g, "llama.rope.dimension_count", 32),
+        &["dimension_count is 32", "16"],
+    ),
     Case("rope_dimensions_odd", Bpe, |g| number(g, "llama.rope.dimension_count", 15), &["dimension_count is 15"]),
     Case("rope_base_nan", Bpe, |g| set(g, "llama.rope.freq_base", F32, &f32::NAN.to_le_bytes()), &["rope.freq_base is NaN"]),
     Case(
@@ -121,7 +156,12 @@ const CASES: &[Case] = &[
     Case("experts_of_which_more_are_used", Bpe, experts, &["expert_used_count is 9"]),
     Case("tensor_missing", Bpe, |g| rename_away(g, "blk.1.ffn_up.weight"), &["the tensor blk.1.ffn_up.weight is missing"]),
     Case("embedding_missing", Bpe, |g| rename_away(g, "token_embd.weight"), &["the tensor token_embd.weight is missing"]),
-    Case("tensor_unknown", Bpe, |g| copy(g, "output_norm.weight", "output_norm_2.weight"), &["output_norm_2.weight has no place"]),
+    Case(
+        "tensor_unknown",
+        Bpe,
+        |g| copy(g, "output_norm.weight", "output_norm_2.weight"),
+        &["output_norm_2.weight has no place"],
+    ),
     Case("tensor_transposed", Bpe, |g| g.tensor("blk.1.ffn_up.weight").dims.reverse(), &["blk.1.ffn_up.weight has the shape"]),
     Case("tensor_of_one_dimension", Bpe, flat, &["blk.1.ffn_up.weight has the shape"]),
     Case("file_type_of_another_type", Bpe, |g| number(g, "general.file_type", 2), &["general.file_type is 2", "Q4_0", "F32"]),
@@ -256,7 +296,13 @@ const SHARDS: &[Shard] = &[
     ("split_no_of_another_shard", "split.no", U16, &[0, 0], &["the file name says shard 2", "the metadata says 1"]),
     ("split_no_beyond_the_count", "split.no", U16, &[9, 0], &["the file name says shard 2", "the metadata says 10"]),
     ("split_no_as_u32", "split.no", U32, &[1, 0, 0, 0], &["split.no", "u32", "u16"]),
-    ("split_count_of_another_model", "split.count", U16, &[3, 0], &["the file name says shard 2 of 2", "the metadata says 2 of 3"]),
+    (
+        "split_count_of_another_model",
+        "split.count",
+        U16,
+        &[3, 0],
+        &["the file name says shard 2 of 2", "the metadata says 2 of 3"],
+    ),
     ("split_count_0", "split.count", U16, &[0, 0], &["00002-of-00002.gguf"]),
     ("split_tensors_count_of_another_model", "split.tensors.count", I32, &[7, 0, 0, 0], &["split.tensors.count says 7"]),
     ("split_tensors_count_negative", "split.tensors.count", I32, &[0xff; 4], &["split.tensors.count says -1"]),

@@ -1,12 +1,12 @@
 //! Paths that name no file: FIFOs, devices, directories, links; as inputs and as outputs. And sources that change while they are read.
 
 use crate::source::{fifo, link, plain, write};
-use crate::{bad, demand, judge, limited, text, trial, Verdict};
+use crate::{Verdict, bad, demand, judge, limited, text, trial};
 use ggufsmith_tests::binary::{command, wait_for};
 use ggufsmith_tests::random_model::Shape;
 use ggufsmith_tests::{outputs, scratch};
 use libtest_mimic::Trial;
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,7 +17,11 @@ struct Thing(&'static str, fn(&Path), &'static str);
 const THINGS: &[Thing] = &[
     Thing("fifo", fifo, "neither a GGUF nor a safetensors file|is not a regular file"),
     Thing("dev_zero", |path| link("/dev/zero", path), "neither a GGUF nor a safetensors file|is not a regular file"),
-    Thing("directory", |path| fs::create_dir(path).unwrap(), "is a directory|is not a regular file|no Hugging Face model directory"),
+    Thing(
+        "directory",
+        |path| fs::create_dir(path).unwrap(),
+        "is a directory|is not a regular file|no Hugging Face model directory",
+    ),
     Thing("dangling_link", |path| link("absent", path), "there is no file|No such file"),
     Thing("loop_of_links", |path| link("input", path), "symbolic links|there is no file|No such file"),
 ];

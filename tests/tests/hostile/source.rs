@@ -1,15 +1,15 @@
 //! Model directories with one defect each: index, shards, links, config.json. What is legitimate although it looks odd is accepted.
 
-use crate::{bad, demand, judge, limited, text, trial, Verdict};
-use ggufsmith_tests::checkpoint::{safetensors, Checkpoint};
+use crate::{Verdict, bad, demand, judge, limited, text, trial};
+use Verdict::Good;
+use ggufsmith_tests::checkpoint::{Checkpoint, safetensors};
 use ggufsmith_tests::{fixture, outputs, scratch};
 use libtest_mimic::Trial;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use Verdict::Good;
 
 /// Name, how the model is made (its directory does not exist yet), and what `convert` makes of it: nothing, or the words of a refusal.
 struct Case(&'static str, fn(&Path), &'static [&'static str]);
@@ -23,14 +23,26 @@ const ACCEPTED: &[&str] = &[];
 const INDEXES: &[Case] = &[
     Case("shards", |dir| sharded(dir, |_| {}), ACCEPTED),
     Case("name_that_climbs", |dir| second_shard(dir, "../hf/model-00002-of-00002.safetensors"), &["../hf/", "no plain name"]),
-    Case("name_that_is_absolute", |dir| second_shard(dir, "/etc/model.safetensors"), &["/etc/model.safetensors", "no plain name"]),
+    Case(
+        "name_that_is_absolute",
+        |dir| second_shard(dir, "/etc/model.safetensors"),
+        &["/etc/model.safetensors", "no plain name"],
+    ),
     Case("name_with_a_backslash", |dir| second_shard(dir, "..\\model.safetensors"), &["model.safetensors", "no plain name"]),
     Case("name_with_a_drive", |dir| second_shard(dir, "C:model.safetensors"), &["C:model.safetensors", "no plain name"]),
     Case("name_with_nul", |dir| second_shard(dir, "model\0.safetensors"), &["model\\0.safetensors", "no plain name"]),
-    Case("name_of_another_kind", |dir| second_shard(dir, "config.json"), &["config.json", "no plain name of a .safetensors file"]),
+    Case(
+        "name_of_another_kind",
+        |dir| second_shard(dir, "config.json"),
+        &["config.json", "no plain name of a .safetensors file"],
+    ),
     Case("name_that_is_a_number", |dir| map(dir, |map| map["model.norm.weight"] = json!(7)), &[INDEX, "model.norm.weight"]),
     Case("shard_missing", |dir| sharded(dir, |dir| remove(dir, SECOND)), &[SECOND, "does not exist"]),
-    Case("shard_that_is_a_directory", |dir| replaced(dir, SECOND, |path| fs::create_dir(path).unwrap()), &[SECOND, "a directory"]),
+    Case(
+        "shard_that_is_a_directory",
+        |dir| replaced(dir, SECOND, |path| fs::create_dir(path).unwrap()),
+        &[SECOND, "a directory"],
+    ),
     Case("shard_that_is_a_fifo", |dir| replaced(dir, SECOND, fifo), &[SECOND, "a FIFO"]),
     Case("shard_that_is_dev_zero", |dir| replaced(dir, SECOND, |path| link("/dev/zero", path)), &[SECOND, "a device"]),
     Case("shard_that_is_a_dangling_link", |dir| replaced(dir, SECOND, |path| link("absent", path)), &[SECOND, "No such file"]),
@@ -38,7 +50,11 @@ const INDEXES: &[Case] = &[
     Case("shard_linked_to_outside", linked_outside, &[SECOND, "outside", "--follow-symlinks"]),
     Case("shard_linked_to_inside", linked_inside, ACCEPTED),
     Case("shard_empty", |dir| sharded(dir, |dir| write(dir, SECOND, b"")), &[SECOND, "at least 8"]),
-    Case("shard_that_the_index_does_not_name", |dir| sharded(dir, unnamed), &["model-00003-of-00002.safetensors", "is not named"]),
+    Case(
+        "shard_that_the_index_does_not_name",
+        |dir| sharded(dir, unnamed),
+        &["model-00003-of-00002.safetensors", "is not named"],
+    ),
     Case("tensor_absent_from_its_shard", |dir| map(dir, absent), &["\"a.b\"", FIRST, "does not hold it"]),
     Case("tensor_in_the_other_shard", |dir| map(dir, swapped), &["is said to be in", "it is in"]),
     Case("tensor_that_the_index_does_not_name", |dir| map(dir, unnamed_tensor), &["model.norm.weight", "not in weight_map"]),
@@ -46,7 +62,11 @@ const INDEXES: &[Case] = &[
     Case("weight_map_missing", |dir| index(dir, b"{}"), &[INDEX, "weight_map is missing or no object"]),
     Case("weight_map_that_is_a_list", |dir| index(dir, br#"{"weight_map": []}"#), &[INDEX, "weight_map is missing or no object"]),
     Case("weight_map_empty", |dir| index(dir, br#"{"weight_map": {}}"#), &[INDEX, "weight_map is empty"]),
-    Case("index_with_a_key_twice", |dir| index(dir, br#"{"weight_map": {"a": "b", "a": "c"}}"#), &[INDEX, "\"a\" is there twice"]),
+    Case(
+        "index_with_a_key_twice",
+        |dir| index(dir, br#"{"weight_map": {"a": "b", "a": "c"}}"#),
+        &[INDEX, "\"a\" is there twice"],
+    ),
     Case("index_that_is_no_json", |dir| index(dir, b"{\"weight_map\": {"), &[INDEX, "JSON"]),
     Case("index_that_is_nested", |dir| index(dir, "[".repeat(100_000).as_bytes()), &[INDEX, "recursion limit"]),
     Case("index_that_is_a_fifo", |dir| replaced(dir, INDEX, fifo), &[INDEX, "a FIFO"]),
@@ -61,25 +81,59 @@ const CONFIGS: &[Case] = &[
     Case("layers_a_string", |dir| layers(dir, json!("2")), &["config.json: num_hidden_layers", "\"2\""]),
     Case("layers_0", |dir| layers(dir, json!(0)), &["config.json: num_hidden_layers", "above 0"]),
     Case("layers_null", |dir| layers(dir, Value::Null), &["config.json has no num_hidden_layers"]),
-    Case("layers_beyond_64_bits", |dir| config_text(dir, "\"num_hidden_layers\":2", "\"num_hidden_layers\":1000000000000000000000"), &[
-        "config.json: num_hidden_layers",
-    ]),
-    Case("number_of_1e999", |dir| config_text(dir, "\"num_hidden_layers\":2", "\"num_hidden_layers\":1e999"), &["config.json", "number out of range"]),
+    Case(
+        "layers_beyond_64_bits",
+        |dir| config_text(dir, "\"num_hidden_layers\":2", "\"num_hidden_layers\":1000000000000000000000"),
+        &["config.json: num_hidden_layers"],
+    ),
+    Case(
+        "number_of_1e999",
+        |dir| config_text(dir, "\"num_hidden_layers\":2", "\"num_hidden_layers\":1e999"),
+        &["config.json", "number out of range"],
+    ),
     Case("heads_0", |dir| config(dir, "num_attention_heads", json!(0)), &["config.json: num_attention_heads", "above 0"]),
     Case("heads_that_do_not_divide", |dir| config(dir, "num_key_value_heads", json!(3)), &["config.json: num_key_value_heads"]),
     Case("hidden_size_2^63", |dir| config(dir, "hidden_size", json!(1u64 << 63)), &["config.json: hidden_size"]),
-    Case("vocabulary_below_the_rows", |dir| config(dir, "vocab_size", json!(100)), &["model.embed_tokens.weight", "[512, 64]", "[100, 64]"]),
-    Case("vocabulary_above_the_rows", |dir| config(dir, "vocab_size", json!(5000)), &["model.embed_tokens.weight", "[512, 64]", "[5000, 64]"]),
+    Case(
+        "vocabulary_below_the_rows",
+        |dir| config(dir, "vocab_size", json!(100)),
+        &["model.embed_tokens.weight", "[512, 64]", "[100, 64]"],
+    ),
+    Case(
+        "vocabulary_above_the_rows",
+        |dir| config(dir, "vocab_size", json!(5000)),
+        &["model.embed_tokens.weight", "[512, 64]", "[5000, 64]"],
+    ),
     Case("vocabulary_2^32-1", |dir| config(dir, "vocab_size", json!(u32::MAX)), &["model.embed_tokens.weight", "4294967295"]),
     Case("architectures_empty", |dir| config(dir, "architectures", json!([])), &["config.json", "architectures"]),
     Case("config_that_is_a_list", |dir| plain(dir, |dir| write(dir, "config.json", b"[]")), &["config.json"]),
-    Case("config_with_a_key_twice", |dir| config_text(dir, "{", "{\"vocab_size\":512,"), &["config.json", "\"vocab_size\" is there twice"]),
+    Case(
+        "config_with_a_key_twice",
+        |dir| config_text(dir, "{", "{\"vocab_size\":512,"),
+        &["config.json", "\"vocab_size\" is there twice"],
+    ),
     Case("config_nested_100000_deep", |dir| plain(dir, |dir| nested(dir, "config.json")), &["config.json", "recursion limit"]),
-    Case("config_of_arrays", |dir| plain(dir, |dir| write(dir, "config.json", &repeated("{\"a\":[", "[],", 20_000_000, "0]}"))), &["config.json"]),
-    Case("config_above_64_mib", |dir| plain(dir, |dir| write(dir, "config.json", &spaced(b"{}", (64 << 20) + 1))), &["config.json", "at most"]),
+    Case(
+        "config_of_arrays",
+        |dir| plain(dir, |dir| write(dir, "config.json", &repeated("{\"a\":[", "[],", 20_000_000, "0]}"))),
+        &["config.json"],
+    ),
+    Case(
+        "config_above_64_mib",
+        |dir| plain(dir, |dir| write(dir, "config.json", &spaced(b"{}", (64 << 20) + 1))),
+        &["config.json", "at most"],
+    ),
     Case("config_that_is_a_fifo", |dir| plain(dir, |dir| replace(dir, "config.json", fifo)), &["config.json", "a FIFO"]),
-    Case("config_that_is_dev_zero", |dir| plain(dir, |dir| replace(dir, "config.json", |path| link("/dev/zero", path))), &["config.json", "a device"]),
-    Case("config_with_bytes_that_are_no_text", |dir| plain(dir, |dir| write(dir, "config.json", b"{\"a\":\"\xff\"}")), &["config.json", "UTF-8"]),
+    Case(
+        "config_that_is_dev_zero",
+        |dir| plain(dir, |dir| replace(dir, "config.json", |path| link("/dev/zero", path))),
+        &["config.json", "a device"],
+    ),
+    Case(
+        "config_with_bytes_that_are_no_text",
+        |dir| plain(dir, |dir| write(dir, "config.json", b"{\"a\":\"\xff\"}")),
+        &["config.json", "UTF-8"],
+    ),
 ];
 
 pub fn trials() -> Vec<Trial> {
@@ -93,16 +147,24 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-/// `convert` accepts the model, or refuses it and writes nothing; `inspect` does not crash.
+/// `convert` accepts the model, or refuses it and writes nothing; what else reads it ends in order.
 pub fn check(make: fn(&Path), words: &[&str]) -> Result<(), String> {
     let folder = scratch();
     let (model, out) = (folder.path().join("hf"), folder.path().join("out"));
     make(&model);
     fs::create_dir(&out).map_err(|e| e.to_string())?;
     converted(&model, &out, &[], words)?;
-    let run = limited(&["inspect", text(&model)?]);
-    let ended = matches!(run.code, Some(0 | 2)) && !run.stderr.contains("panicked");
-    demand(ended, || run.describe("exit code 0 or 2"))
+    let (model, gguf) = (text(&model)?, fixture("tiny/llama/f32.gguf"));
+    for args in [
+        &["inspect", model][..],
+        &["verify", text(&gguf)?, "--against", model, "--no-forward", "--no-report"],
+        &["perplexity", model, "--chunks", "1", "--n-ctx", "64"],
+    ] {
+        let run = limited(args);
+        let ended = matches!(run.code, Some(0..=2)) && !run.stderr.contains("panicked");
+        demand(ended, || run.describe("exit code 0 to 2"))?;
+    }
+    Ok(())
 }
 
 /// What `convert` makes of a model, into an empty folder.

@@ -3,7 +3,7 @@
 use crate::source::{check, fifo, link, nested, plain, repeated, replace, spaced, write};
 use crate::trial;
 use libtest_mimic::Trial;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Name, how the model is made, and the words of the refusal; none where it is accepted.
@@ -14,30 +14,60 @@ const ACCEPTED: &[&str] = &[];
 
 const CASES: &[Case] = &[
     Case("ten_million_added_tokens", |dir| added(dir, 10_000_000), &["tokenizer.json", "at most 268435456 are read"]),
-    Case("two_million_added_tokens", |dir| added(dir, 2_000_000), &["added tokens in tokenizer.json", "2000000", "at most 262144"]),
+    Case(
+        "two_million_added_tokens",
+        |dir| added(dir, 2_000_000),
+        &["added tokens in tokenizer.json", "2000000", "at most 262144"],
+    ),
     Case("ten_million_tokens", |dir| tokens(dir, 10_000_000), &["tokens in tokenizer.json", "10000000", "at most 1048576"]),
     Case("a_million_tokens", |dir| tokens(dir, 1_000_000), &["the id 999999", "vocab_size is 512"]),
     Case("twenty_million_merges", |dir| merges(dir, 20_000_000), &["merges in tokenizer.json", "20000000", "at most 2097152"]),
     Case("two_million_merges", |dir| merges(dir, 2_000_000), ACCEPTED),
-    Case("sixty_million_numbers", |dir| plain(dir, |dir| write(dir, FILE, &repeated("{\"a\":[", "0,", 60_000_000, "0]}"))), &[
-        FILE, "model.vocab is missing",
-    ]),
-    Case("a_normalizer_of_sixty_million_numbers", |dir| part(dir, "normalizer", &repeated("[", "0,", 60_000_000, "0]")), &[FILE, "more than 4000000 values"]),
-    Case("model_options_of_sixty_million_numbers", |dir| option(dir, &repeated("[", "0,", 60_000_000, "0]")), &[FILE, "more than 4000000 values"]),
-    Case("larger_than_256_mib", |dir| plain(dir, |dir| write(dir, FILE, &spaced(b"{}", (256 << 20) + 1))), &[FILE, "at most 268435456"]),
+    Case(
+        "sixty_million_numbers",
+        |dir| plain(dir, |dir| write(dir, FILE, &repeated("{\"a\":[", "0,", 60_000_000, "0]}"))),
+        &[FILE, "model.vocab is missing"],
+    ),
+    Case(
+        "a_normalizer_of_sixty_million_numbers",
+        |dir| part(dir, "normalizer", &repeated("[", "0,", 60_000_000, "0]")),
+        &[FILE, "more than 4000000 values"],
+    ),
+    Case(
+        "model_options_of_sixty_million_numbers",
+        |dir| option(dir, &repeated("[", "0,", 60_000_000, "0]")),
+        &[FILE, "more than 4000000 values"],
+    ),
+    Case(
+        "larger_than_256_mib",
+        |dir| plain(dir, |dir| write(dir, FILE, &spaced(b"{}", (256 << 20) + 1))),
+        &[FILE, "at most 268435456"],
+    ),
     Case("nested_100000_deep", |dir| plain(dir, |dir| nested(dir, FILE)), &[FILE, "JSON"]),
-    Case("normalizer_nested_100000_deep", |dir| part(dir, "normalizer", "[".repeat(100_000).as_bytes()), &[FILE, "recursion limit"]),
+    Case(
+        "normalizer_nested_100000_deep",
+        |dir| part(dir, "normalizer", "[".repeat(100_000).as_bytes()),
+        &[FILE, "recursion limit"],
+    ),
     Case("not_utf8", |dir| plain(dir, |dir| write(dir, FILE, b"{\"\xff\":1}")), &[FILE, "UTF-8"]),
     Case("a_fifo", |dir| plain(dir, |dir| replace(dir, FILE, fifo)), &[FILE, "a FIFO"]),
     Case("dev_zero", |dir| plain(dir, |dir| replace(dir, FILE, |path| link("/dev/zero", path))), &[FILE, "a device"]),
     Case("a_key_twice", |dir| text(dir, |text| text.replacen('{', "{\"model\":{},", 1)), &[FILE, "\"model\" is there twice"]),
-    Case("a_key_of_the_model_twice", |dir| text(dir, |text| text.replacen("\"model\":{", "\"model\":{\"vocab\":{},", 1)), &[
-        FILE, "\"vocab\" is there twice",
-    ]),
-    Case("a_key_of_a_part_twice", |dir| text(dir, |text| text.replacen("\"decoder\":{", "\"decoder\":{\"type\":1,", 1)), &[
-        FILE, "\"type\" is there twice",
-    ]),
-    Case("a_token_twice", |dir| text(dir, |text| text.replacen("\"vocab\":{", "\"vocab\":{\"!\":7,", 1)), &[FILE, "\"!\" is there twice"]),
+    Case(
+        "a_key_of_the_model_twice",
+        |dir| text(dir, |text| text.replacen("\"model\":{", "\"model\":{\"vocab\":{},", 1)),
+        &[FILE, "\"vocab\" is there twice"],
+    ),
+    Case(
+        "a_key_of_a_part_twice",
+        |dir| text(dir, |text| text.replacen("\"decoder\":{", "\"decoder\":{\"type\":1,", 1)),
+        &[FILE, "\"type\" is there twice"],
+    ),
+    Case(
+        "a_token_twice",
+        |dir| text(dir, |text| text.replacen("\"vocab\":{", "\"vocab\":{\"!\":7,", 1)),
+        &[FILE, "\"!\" is there twice"],
+    ),
     Case("config_with_a_key_twice", |dir| twice(dir, "tokenizer_config.json"), &["tokenizer_config.json", "is there twice"]),
     Case("id_hole", |dir| edit(dir, |json| vocab(json, |vocab| drop(vocab.remove("om")))), ACCEPTED),
     Case("id_beyond_the_vocabulary", |dir| token(dir, json!(512)), &["\"new\" has the id 512", "vocab_size is 512"]),
@@ -47,11 +77,21 @@ const CASES: &[Case] = &[
     Case("id_that_is_a_string", |dir| token(dir, json!("5")), &[FILE, "\"5\""]),
     Case("id_of_another_token", |dir| token(dir, json!(5)), &["the id 5 is given to", "\"new\""]),
     Case("merge_of_unknown_tokens", |dir| edit(dir, |json| json["model"]["merges"] = json!([["no", "such"]])), &[FILE, "`no`"]),
-    Case("template_of_50_mb", |dir| plain(dir, |dir| write(dir, "chat_template.jinja", &spaced(b"{{ x }}", 50_000_000))), ACCEPTED),
-    Case("template_above_256_mib", |dir| plain(dir, |dir| write(dir, "chat_template.jinja", &spaced(b"", (256 << 20) + 1))), &[
-        "chat_template.jinja", "at most 268435456",
-    ]),
-    Case("template_that_is_a_fifo", |dir| plain(dir, |dir| fifo(&dir.join("chat_template.jinja"))), &["chat_template.jinja", "a FIFO"]),
+    Case(
+        "template_of_50_mb",
+        |dir| plain(dir, |dir| write(dir, "chat_template.jinja", &spaced(b"{{ x }}", 50_000_000))),
+        ACCEPTED,
+    ),
+    Case(
+        "template_above_256_mib",
+        |dir| plain(dir, |dir| write(dir, "chat_template.jinja", &spaced(b"", (256 << 20) + 1))),
+        &["chat_template.jinja", "at most 268435456"],
+    ),
+    Case(
+        "template_that_is_a_fifo",
+        |dir| plain(dir, |dir| fifo(&dir.join("chat_template.jinja"))),
+        &["chat_template.jinja", "a FIFO"],
+    ),
 ];
 
 pub fn trials() -> Vec<Trial> {
@@ -126,7 +166,10 @@ fn vocab(json: &mut Value, change: impl FnOnce(&mut serde_json::Map<String, Valu
     change(json["model"]["vocab"].as_object_mut().unwrap());
     let vocab = json["model"]["vocab"].clone();
     let known = |token: &Value| vocab.get(token.as_str().unwrap()).is_some();
-    let whole = |merge: &Value| merge.as_array().unwrap().iter().all(known) && vocab.get(format!("{}{}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap())).is_some();
+    let whole = |merge: &Value| {
+        merge.as_array().unwrap().iter().all(known)
+            && vocab.get(format!("{}{}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap())).is_some()
+    };
     json["model"]["merges"].as_array_mut().unwrap().retain(whole);
 }
 

@@ -26,7 +26,7 @@ mod wordpiece;
 
 pub use error::GgufTokenizerError;
 
-use crate::{MAX_MERGES, MAX_TOKENS};
+use crate::MAX_TOKENS;
 use ggufsmith_gguf::Metadata;
 use kind::{Defaults, Kind};
 use partition::{Part, Specials};
