@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod binary;
+pub mod bytes;
 pub mod checkpoint;
 pub mod gguf;
 pub mod hub;
