@@ -13,10 +13,19 @@ pub fn smollm2() -> Option<PathBuf> {
 
 /// A Python whose environment holds a real llama.cpp (`fixtures/engine/fetch.py`), where it was fetched.
 pub fn engine_python() -> Option<PathBuf> {
+    python_with("xllamacpp")
+}
+
+fn python_with(package: &str) -> Option<PathBuf> {
     let python = existing("python", "bin/python")?.join("bin/python");
     let library = existing("python", "lib")?.join("lib");
-    let packages = std::fs::read_dir(library).ok()?.filter_map(Result::ok);
-    packages.map(|version| version.path().join("site-packages/xllamacpp")).any(|path| path.is_dir()).then_some(python)
+    let versions = std::fs::read_dir(library).ok()?.filter_map(Result::ok);
+    versions.map(|version| version.path().join("site-packages").join(package)).any(|path| path.is_dir()).then_some(python)
+}
+
+/// A Python whose environment holds Hugging Face's own client (`fixtures/hub/fetch.py`), where it was fetched.
+pub fn hub_python() -> Option<PathBuf> {
+    python_with("huggingface_hub")
 }
 
 /// Whether missing reference data is a failure: on CI nothing may be left out.

@@ -1,6 +1,7 @@
 //! The Hub, with the real binary against a server on loopback.
 
 mod case;
+mod python;
 mod read;
 mod read_faults;
 mod stream;
@@ -27,5 +28,6 @@ fn main() -> ExitCode {
     let mut trials = read::trials();
     trials.extend(read_faults::trials());
     trials.extend(stream::trials());
+    trials.extend(python::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
