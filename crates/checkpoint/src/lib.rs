@@ -24,6 +24,7 @@ pub use dir::ModelDir;
 pub use error::{CheckpointError, HeaderDefect, IndexDefect, NotAFile};
 pub use file::Identity;
 pub use header::{SafetensorsInfo, safetensors_info};
+pub use json::{JsonRules, JsonValue};
 pub use limits::{Limits, OpenOptions};
 pub use rounded::{Rounded, Rounding};
 pub use shard::{RemoteShard, RemoteShards};

@@ -12,6 +12,8 @@ pub struct Limits {
     pub index_bytes: u64,
     /// Bytes of any other file that is read as JSON: it takes several times as much memory.
     pub json_bytes: u64,
+    /// Values in one JSON file, each number, string, list and object, as far as they are kept: 32 bytes and more of memory each.
+    pub json_values: usize,
     /// Bytes of any other small file that is read whole: tokenizer, model card.
     pub small_file_bytes: u64,
     /// Shards of a model; each stays open.
@@ -30,6 +32,7 @@ impl Default for Limits {
             header_bytes: 100_000_000,
             index_bytes: 100_000_000,
             json_bytes: 64 << 20,
+            json_values: 4_000_000,
             small_file_bytes: 256 << 20,
             shards: 4096,
             tensors: 1_000_000,

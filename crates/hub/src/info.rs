@@ -79,6 +79,8 @@ struct Lfs {
     size: Option<u64>,
 }
 
+/// No file that is read whole has more bytes.
+const SMALL: u64 = 512 << 20;
 /// Where model files of the reference converter lie outside the repository's root.
 const TEMPLATES: &str = "additional_chat_templates";
 
@@ -157,7 +159,7 @@ impl Listing {
 
     /// The small files of a model: configuration, tokenizer, chat templates, model card, the index of the weights.
     pub fn small(&self) -> impl Iterator<Item = &Entry> {
-        self.files.iter().filter(|entry| is_small_file(entry.name.as_str()))
+        self.files.iter().filter(|entry| entry.size <= SMALL && is_small_file(entry.name.as_str()))
     }
 
     /// The weights: what the reference converter reads, `model*.safetensors`.

@@ -1,6 +1,6 @@
 //! Names that users, servers and indexes give: checked before a path or an address is made of them.
 
-use crate::error::HubError;
+use crate::error::{HubError, printable};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ impl FromStr for RepoId {
     type Err = HubError;
 
     fn from_str(text: &str) -> Result<Self, HubError> {
-        let refuse = |why| HubError::BadName { what: "the repository id", name: text.to_owned(), why };
+        let refuse = |why| HubError::BadName { what: "the repository id", name: printable(text, 200), why };
         let (owner, name) = text.split_once('/').ok_or_else(|| refuse("it is not of the form org/name"))?;
         for part in [owner, name] {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -104,7 +104,7 @@ impl FromStr for Revision {
 
     /// The rules of `git check-ref-format`, as far as they keep a path or an address from being misread.
     fn from_str(text: &str) -> Result<Self, HubError> {
-        let refuse = |why| HubError::BadName { what: "the revision", name: text.to_owned(), why };
+        let refuse = |why| HubError::BadName { what: "the revision", name: printable(text, 200), why };
         if let Some(why) = not_relative(text) {
             return Err(refuse(why));
         }
@@ -150,7 +150,7 @@ impl FromStr for FileName {
     type Err = HubError;
 
     fn from_str(text: &str) -> Result<Self, HubError> {
-        let refuse = |why| HubError::BadName { what: "the file name", name: text.to_owned(), why };
+        let refuse = |why| HubError::BadName { what: "the file name", name: printable(text, 200), why };
         match not_relative(text) {
             Some(why) => Err(refuse(why)),
             None if text.len() > 1024 || text.split('/').any(|part| part.len() > 255) => Err(refuse("it is too long")),

@@ -53,6 +53,11 @@ fn resolve(get: &dyn Fn(&str) -> Option<String>, home: Option<PathBuf>) -> Resul
         settings.timeout =
             timeout.ok_or_else(|| Failure::new(format!("HF_HUB_DOWNLOAD_TIMEOUT={value} is no number of seconds above 0")))?;
     }
+    if let Some(value) = text("GGUFSMITH_RETRY_DELAY") {
+        let seconds = value.trim().parse::<f64>().ok().filter(|seconds| *seconds >= 0.0);
+        let delay = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        settings.backoff = delay.ok_or_else(|| Failure::new(format!("GGUFSMITH_RETRY_DELAY={value} is no number of seconds")))?;
+    }
     Ok(Environment { settings, no_progress: is_on("HF_HUB_DISABLE_PROGRESS_BARS") })
 }
 
