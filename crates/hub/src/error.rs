@@ -66,6 +66,8 @@ pub enum HubError {
     BadHash { file: String, kind: &'static str, expected: String, got: String },
     #[error("{file}: the Hub says {expected} bytes, {got} arrived")]
     BadSize { file: String, expected: u64, got: u64 },
+    #[error("{file} changed while it was read; nothing was published")]
+    Changed { file: String },
     #[error("{what} {name:?} cannot be used: {why}")]
     BadName { what: &'static str, name: String, why: &'static str },
     #[error("{} has room for {have} bytes, {need} are needed", path.display())]

@@ -116,6 +116,13 @@ impl Client {
         Ok(Listing { repo: repo.clone(), commit, files })
     }
 
+    /// Every file of a repository at a commit, in whatever folder.
+    pub(crate) fn every_file(&self, repo: &RepoId, commit: &str) -> Result<Vec<Entry>, HubError> {
+        let nodes: Vec<Node> = self.pages(self.url(&format!("/api/models/{repo}/tree/{commit}?recursive=true"))?)?;
+        let at = At { request: format!("the file list of {repo}"), id: None };
+        nodes.into_iter().filter(|node| node.kind == "file").map(|node| entry(node, &at)).collect()
+    }
+
     /// Where the bytes of a file are.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+pub mod card;
 mod dates;
 mod download;
 mod error;
@@ -12,6 +13,7 @@ mod heads;
 mod http;
 mod info;
 mod names;
+mod publish;
 mod settings;
 pub mod stream;
 #[cfg(test)]
@@ -24,4 +26,5 @@ pub use heads::Heads;
 pub use http::{Answer, Client, Content, Range, Repeat, Request, origin};
 pub use info::{Entry, Hash, Listing};
 pub use names::{BlobName, FileName, RepoId, Revision, encode_segment};
+pub use publish::{Local, Published, State, UploadWatch, Wish};
 pub use settings::{Cancel, Settings, Token};

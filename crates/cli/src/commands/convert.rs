@@ -4,6 +4,7 @@ mod bitsandbytes;
 mod carrier;
 pub(super) mod device;
 pub(super) mod dry_run;
+mod publish;
 pub(super) mod run;
 mod source;
 pub(super) mod summary;
@@ -12,7 +13,7 @@ pub(super) mod types;
 pub(super) use bitsandbytes::schemes;
 pub(super) use source::check as check_source;
 
-use super::verify;
+use super::{push, verify};
 use crate::failure::Failure;
 use crate::hub::{self, Located, Need};
 use crate::interrupt::Interrupt;
@@ -128,6 +129,14 @@ pub struct Arguments {
     #[command(flatten)]
     verification: verify::Options,
 
+    /// Then publish the files in this repository of the Hub, with their reports and a model card; not where a check or a threshold
+    /// fails (`ggufsmith push --help` explains)
+    #[arg(long, value_name = "ORG/NAME", requires = "verify", conflicts_with = "no_report", help_heading = "Publish")]
+    push: Option<String>,
+
+    #[command(flatten)]
+    publication: push::Options,
+
     #[command(flatten)]
     bitsandbytes: bitsandbytes::Options,
 
@@ -201,6 +210,10 @@ impl Arguments {
         if let Some(flag) = self.verification.given().filter(|_| !self.verify) {
             return Err(Failure::new(format!("{flag} says how to verify, and --verify was not given")).hint("add --verify"));
         }
+        if let Some(flag) = self.publication.given().filter(|_| self.push.is_none()) {
+            return Err(Failure::new(format!("{flag} says how to publish, and --push was not given")).hint("add --push ORG/NAME"));
+        }
+        let publication = self.push.as_deref().map(|repo| publish::begin(self, repo)).transpose()?;
         let located = self.locate()?;
         let source = located.path.as_path();
         let options = Options { open: self.open_options(&located), ..options };
@@ -231,14 +244,23 @@ impl Arguments {
             return if self.json { output::json(&summary) } else { Ok(()) };
         }
         let reports = self.verify_outputs(&conversion, &located, threads, &interrupt)?;
+        if !self.json && !self.quiet {
+            output::data(&report::terminal(&reports))?;
+        }
+        let concluded = self.verification.conclude(&reports);
+        let published = match publication.filter(|_| concluded.is_ok()) {
+            Some(publication) => publication.finish(&conversion, source, &interrupt),
+            None => Ok(None),
+        };
         if self.json {
             let mut summary = serde_json::to_value(&summary)?;
             summary["reports"] = serde_json::to_value(&reports)?;
+            if let Ok(Some(published)) = &published {
+                summary["published"] = published.clone();
+            }
             output::json(&summary)?;
-        } else if !self.quiet {
-            output::data(&report::terminal(&reports))?;
         }
-        self.verification.conclude(&reports)
+        concluded.and(published.map(drop))
     }
 
     /// `--format safetensors`.
@@ -296,9 +318,10 @@ impl Arguments {
             (self.device == device::Device::Gpu, "--device gpu"),
             (self.bitsandbytes.carrier.is_some(), "--nf4-carrier"),
             (self.stream, "--stream"),
+            (self.push.is_some(), "--push"),
         ];
         let given = given.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag);
-        given.or(self.tensor_types.of_gguf()).or(self.verification.given())
+        given.or(self.tensor_types.of_gguf()).or(self.verification.given()).or(self.publication.given())
     }
 
     /// The scheme whose values GGUF files are to carry.

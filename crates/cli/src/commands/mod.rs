@@ -39,6 +39,7 @@ commands! {
     Inspect: inspect,
     List: list,
     Perplexity: perplexity,
+    Push: push,
     Quantize: quantize,
     Verify: verify,
 }

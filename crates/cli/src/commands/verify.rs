@@ -269,6 +269,11 @@ impl Options {
         given.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag)
     }
 
+    /// Where reports go, if not beside the files.
+    pub fn report_dir(&self) -> Option<&Path> {
+        self.report_dir.as_deref()
+    }
+
     fn n_ctx(&self) -> u32 {
         self.n_ctx.unwrap_or(512)
     }

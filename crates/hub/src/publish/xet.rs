@@ -1,0 +1,97 @@
+//! Large files by Xet, the Hub's own storage: chunks are found by their content, so what is there already (a run that was cut, a
+//! file of nearly the same bytes) is not sent again. The protocol is hf-xet's.
+
+use super::{Local, UploadWatch, Wish};
+use crate::error::HubError;
+use crate::http::{Client, Request};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use xet::xet_session::{HeaderMap, HeaderValue, Sha256Policy, XetSessionBuilder, XetUploadCommit};
+
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Permit {
+    access_token: String,
+    exp: u64,
+    cas_url: String,
+}
+
+impl Client {
+    /// Files into Xet's storage.
+    pub(super) fn store_by_xet(&self, wish: &Wish, files: &[&Local], watch: &Arc<dyn UploadWatch>) -> Result<(), HubError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let address = self.url(&format!("/api/models/{}/xet-write-token/{}", wish.repo, wish.revision.segment()))?;
+        let permit: Permit = self.json(&Request::get(address.clone()))?;
+        let storage = self.named_url(&self.url("/")?, &permit.cas_url)?;
+        let fail =
+            |error: &dyn std::fmt::Display| HubError::Client { what: "uploading by Xet".to_owned(), why: error.to_string() };
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &self.settings().token {
+            let value = HeaderValue::from_str(&format!("Bearer {}", token.secret()));
+            let mut value = value.map_err(|_| HubError::Setup("the token holds what no header may".to_owned()))?;
+            value.set_sensitive(true);
+            headers.insert("authorization", value);
+        }
+        let session = XetSessionBuilder::new().build().map_err(|error| fail(&error))?;
+        let builder = session.new_upload_commit().map_err(|error| fail(&error))?;
+        let builder = builder.with_endpoint(storage.as_str().trim_end_matches('/'));
+        let builder = builder.with_token_info(permit.access_token, permit.exp).with_token_refresh_url(address.as_str(), headers);
+        let commit = builder.build_blocking().map_err(|error| fail(&error))?;
+        let ended = AtomicBool::new(false);
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| self.look_after(&commit, &ended, watch));
+            let outcome = put(&commit, files, &fail);
+            ended.store(true, Ordering::Relaxed);
+            outcome
+        });
+        if self.cancel().asked() { Err(HubError::Interrupted) } else { outcome }
+    }
+
+    /// Tell of progress, and stop when the user wants to.
+    fn look_after(&self, commit: &XetUploadCommit, ended: &AtomicBool, watch: &Arc<dyn UploadWatch>) {
+        let mut told = 0;
+        loop {
+            let last = ended.load(Ordering::Relaxed);
+            let done = commit.progress().total_bytes_completed;
+            watch.advance(done.saturating_sub(told));
+            told = told.max(done);
+            if last {
+                return;
+            }
+            if self.cancel().asked() {
+                // That it cannot be stopped any more means that it has ended.
+                let _ = commit.abort();
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+fn put(commit: &XetUploadCommit, files: &[&Local], fail: &dyn Fn(&dyn std::fmt::Display) -> HubError) -> Result<(), HubError> {
+    let mut uploads = Vec::with_capacity(files.len());
+    for file in files {
+        let upload = match file.path() {
+            Some(path) => commit.upload_from_path_blocking(path.to_owned(), Sha256Policy::Compute),
+            None => commit.upload_bytes_blocking(file.whole()?, Sha256Policy::Compute, Some(file.name.to_string())),
+        };
+        uploads.push((file, upload.map_err(|error| fail(&error))?));
+    }
+    for (file, upload) in uploads {
+        let metadata = upload.finalize_ingestion_blocking().map_err(|error| fail(&error))?;
+        // The Hub knows it by this hash: one of other bytes is never committed.
+        if metadata.xet_info.sha256.as_ref() != Some(&file.sha256) {
+            return Err(HubError::Changed {
+                file: file.path().map_or_else(|| file.name.to_string(), |p| p.display().to_string()),
+            });
+        }
+    }
+    commit.commit_blocking().map(drop).map_err(|error| fail(&error))
+}
