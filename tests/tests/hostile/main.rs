@@ -93,8 +93,28 @@ fn limits_hold() -> Result<(), String> {
     demand(shown.stdout == b"4194304\n10\n", || format!("{shown:?}"))
 }
 
+/// The verdicts themselves: a wrong one must be noticed.
+fn wrong_verdicts_are_noticed() -> Result<(), String> {
+    use ggufsmith_tests::bytes::RawFile;
+    let (good, broken) = (RawFile::head(0, 0).0, RawFile::versioned(9, 0, 0).0);
+    inspect("file.gguf", &good, &Verdict::Good)?;
+    inspect("file.gguf", &broken, &bad(&["byte 4: GGUF version 9"]))?;
+    for (bytes, wrong) in [
+        (&good, bad(&["GGUF"])),
+        (&broken, Verdict::Good),
+        (&broken, bad(&["byte 4: GGUF version 8"])),
+        (&broken, bad(&["GGUF version 9", "byte 5"])),
+    ] {
+        demand(inspect("file.gguf", bytes, &wrong).is_err(), || "a wrong verdict passes".to_owned())?;
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
-    let mut trials = vec![trial("limits_hold".to_owned(), limits_hold)];
+    let mut trials = vec![
+        trial("limits_hold".to_owned(), limits_hold),
+        trial("wrong_verdicts_are_noticed".to_owned(), wrong_verdicts_are_noticed),
+    ];
     trials.extend(gguf::trials());
     trials.extend(handcrafted::trials());
     trials.extend(metadata::trials());

@@ -154,6 +154,7 @@ const CASES: &[Case] = &[
     ),
     Case("rope_scaling_unknown", Bpe, |g| words(g, "llama.rope.scaling.type", "ntk"), &["rope.scaling.type is \"ntk\""]),
     Case("experts_of_which_more_are_used", Bpe, experts, &["expert_used_count is 9"]),
+    Case("experts_four_billion", Bpe, many_experts, &["blk.0.ffn_gate_exps.weight is missing"]),
     Case("tensor_missing", Bpe, |g| rename_away(g, "blk.1.ffn_up.weight"), &["the tensor blk.1.ffn_up.weight is missing"]),
     Case("embedding_missing", Bpe, |g| rename_away(g, "token_embd.weight"), &["the tensor token_embd.weight is missing"]),
     Case(
@@ -426,6 +427,11 @@ fn huge_heads(gguf: &mut Gguf) {
 fn experts(gguf: &mut Gguf) {
     number(gguf, "llama.expert_count", 8);
     number(gguf, "llama.expert_used_count", 9);
+}
+
+fn many_experts(gguf: &mut Gguf) {
+    number(gguf, "llama.expert_count", u32::MAX);
+    number(gguf, "llama.expert_used_count", u32::MAX);
 }
 
 /// The scale of the first block, F16.

@@ -45,26 +45,28 @@ const OUTPUTS: &[Output] = &[
     Output("fifo", a_fifo, Err("a device, a FIFO or a socket"), Err("a device, a FIFO or a socket")),
 ];
 
-/// What happens to a shard while it is read.
-const CHANGES: &[(&str, fn(&Path))] = &[
-    ("truncated", |path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(4096).unwrap()),
-    ("emptied", |path| fs::write(path, b"").unwrap()),
-    ("replaced", |path| {
+/// What happens to a file while it is read.
+struct Change(&'static str, fn(&Path));
+
+const CHANGES: &[Change] = &[
+    Change("truncated", |path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(4096).unwrap()),
+    Change("emptied", |path| fs::write(path, b"").unwrap()),
+    Change("replaced", |path| {
         fs::copy(path, path.with_extension("new")).unwrap();
         fs::rename(path.with_extension("new"), path).unwrap();
     }),
-    ("written_to", |path| {
+    Change("written_to", |path| {
         let mut bytes = fs::read(path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(path, bytes).unwrap();
     }),
-    ("removed", |path| fs::remove_file(path).unwrap()),
+    Change("removed", |path| fs::remove_file(path).unwrap()),
 ];
 
 pub fn trials() -> Vec<Trial> {
     let inputs = THINGS.iter().map(|thing| trial(format!("inputs::{}", thing.0), || input(thing)));
     let outputs = OUTPUTS.iter().map(|output| trial(format!("outputs::{}", output.0), || written(output)));
-    let changes = CHANGES.iter().map(|(name, change)| trial(format!("changes::shard_{name}"), || changed(*change)));
+    let changes = CHANGES.iter().map(|change| trial(format!("changes::shard_{}", change.0), || changed(change.1)));
     inputs.chain(outputs).chain(changes).collect()
 }
 
