@@ -97,6 +97,10 @@ fn wishes_that_cannot_be_met() {
     let dir = tempfile::tempdir().unwrap();
     let bard = fixture("bard");
     let weights = fixture("bard/model.safetensors");
+    let not_here = match cfg!(feature = "hub") {
+        true => "org/name@main is not in the cache empty-cache/hub",
+        false => "hint: `hf download org/name --revision main --local-dir name`",
+    };
     let cases: &[(&[&str], &str)] = &[
         (&[&bard], "Name one or more with --type\n\nhint: the types and their bits per weight: F32 (32 bits)"),
         (&[&bard, "-t", "Q80"], "no such type (did you mean Q8_0"),
@@ -108,7 +112,8 @@ fn wishes_that_cannot_be_met() {
         (&[&bard, "-t", "F16", "--split-max-size", "5X"], "\"5X\" is no size"),
         (&[&bard, "-t", "F16", "--metadata", "none.json"], "--metadata none.json: "),
         (&["nowhere", "-t", "F16"], "there is no directory nowhere"),
-        (&["org/name@main", "-t", "F16"], "hint: `hf download org/name --revision main --local-dir name`"),
+        (&["org/name@main", "-t", "F16"], not_here),
+        (&["org/name@../x", "-t", "F16"], if cfg!(feature = "hub") { "the revision \"../x\" cannot be used" } else { "" }),
         (&[&weights, "-t", "F16"], "is a file; convert takes a model's directory\n\nhint: name the directory it lies in: "),
         (&[".", "-t", "F16"], "has no config.json"),
     ];

@@ -70,6 +70,10 @@ impl Imatrix {
     /// [`ImatrixError`]: the file is no importance matrix, or not whole.
     pub fn open(path: &Path) -> Result<Imatrix, ImatrixError> {
         let fault = |source| ImatrixError::Io { file: path.to_owned(), source };
+        // Asked before opening: opening a pipe would wait for its other end.
+        if !std::fs::metadata(path).map_err(fault)?.is_file() {
+            return Err(GgufError::NotAFile { file: path.to_owned() }.into());
+        }
         let mut file = File::open(path).map_err(fault)?;
         let mut magic = Vec::with_capacity(MAGIC.len());
         Read::by_ref(&mut file).take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(fault)?;

@@ -82,3 +82,17 @@ fn every_cut_and_every_bad_length_is_refused() {
     let infinite = bytes(&[("w", 1, &[0.0, f32::INFINITY])], None);
     assert!(matches!(open(&infinite), Err(ImatrixError::NotFinite { column: 1, .. })));
 }
+
+#[test]
+fn what_is_no_file_is_refused_without_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Imatrix::open(dir.path()).unwrap_err();
+    assert!(matches!(&error, ImatrixError::Gguf(ggufsmith_gguf::GgufError::NotAFile { .. })), "{error}");
+    #[cfg(unix)]
+    {
+        let fifo = dir.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let error = Imatrix::open(&fifo).unwrap_err();
+        assert!(matches!(&error, ImatrixError::Gguf(ggufsmith_gguf::GgufError::NotAFile { .. })), "{error}");
+    }
+}

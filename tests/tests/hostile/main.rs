@@ -2,6 +2,7 @@
 
 mod gguf;
 mod handcrafted;
+mod imatrix;
 mod metadata;
 mod paths;
 mod safetensors;
@@ -117,6 +118,7 @@ fn main() -> ExitCode {
     ];
     trials.extend(gguf::trials());
     trials.extend(handcrafted::trials());
+    trials.extend(imatrix::trials());
     trials.extend(metadata::trials());
     trials.extend(paths::trials());
     trials.extend(safetensors::trials());
