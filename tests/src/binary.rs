@@ -1,6 +1,7 @@
 //! Running the real binary.
 
 use crate::root;
+use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -112,24 +113,44 @@ pub fn ggufsmith<S: AsRef<OsStr>>(args: &[S]) -> Run {
 ///
 /// # Panics
 /// As [`ggufsmith`].
-pub fn finish(mut command: Command) -> Run {
+pub fn finish(command: Command) -> Run {
+    finish_within(command, PATIENCE)
+}
+
+/// Run a prepared command to its end.
+///
+/// # Panics
+/// Where it cannot be started, or takes longer than `patience`; it is killed then.
+pub fn finish_within(mut command: Command, patience: Duration) -> Run {
     let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let args = args.join(" ");
     let child = command.spawn().unwrap_or_else(|e| panic!("starting {:?}: {e}", command.get_program()));
-    Run::new(args.clone(), wait(child, &args))
+    Run::new(args.clone(), wait(child, &args, patience))
 }
 
-fn wait(child: Child, args: &str) -> Output {
-    let id = child.id();
+/// Wait for the end of a process that was started, whose outputs are pipes; `args` are for messages.
+///
+/// # Panics
+/// Where it takes longer than [`PATIENCE`].
+pub fn wait_for(child: Child, args: &str) -> Run {
+    Run::new(args.to_owned(), wait(child, args, PATIENCE))
+}
+
+fn wait(child: Child, args: &str, patience: Duration) -> Output {
+    let process = Pid::from_child(&child);
     let (done, finished) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || done.send(child.wait_with_output()));
-    match finished.recv_timeout(PATIENCE) {
+    match finished.recv_timeout(patience) {
         Ok(output) => {
             // The thread has sent its result and ends.
             let _ = reader.join();
             output.expect("a child can be waited for")
         }
-        Err(_) => panic!("process {id} still runs after {PATIENCE:?}: ggufsmith {args}"),
+        Err(_) => {
+            // It may have ended this moment.
+            let _ = kill_process(process, Signal::KILL);
+            panic!("it still ran after {patience:?}: ggufsmith {args}")
+        }
     }
 }
 
@@ -153,7 +174,7 @@ pub fn finish_with_peak_memory(mut command: Command) -> (Run, u64) {
         }
         peak
     });
-    let run = Run::new(args.clone(), wait(child, &args));
+    let run = Run::new(args.clone(), wait(child, &args, PATIENCE));
     let peak = sampler.join().expect("the sampler does not panic");
     assert!(peak > 0, "no sample of the resident set: {run:?}");
     (run, peak)

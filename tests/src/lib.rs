@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 pub mod binary;
+pub mod bytes;
 pub mod checkpoint;
 pub mod gguf;
+pub mod hub;
 pub mod outputs;
 pub mod random_model;
 pub mod reference;

@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("convert", &["core", "gguf", "checkpoint", "arch", "tokenizer"]),
     ("verify", &["core", "gguf", "checkpoint", "arch", "tokenizer", "infer"]),
     ("hub", &[]),
+    ("fuzz", &["core", "gguf", "checkpoint", "arch", "tokenizer"]),
     ("cli", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "tokenizer", "infer", "convert", "verify", "hub"]),
     ("tests", &["core", "shaders", "gguf", "checkpoint", "arch", "gpu", "tokenizer", "infer", "convert", "verify", "hub"]),
 ];
@@ -41,7 +42,7 @@ const CONFINED: &[(&str, &str)] = &[
 ];
 
 /// Crates without `unsafe`.
-const SAFE: &[&str] = &["core", "gguf", "checkpoint", "arch", "tokenizer", "convert", "verify"];
+const SAFE: &[&str] = &["core", "gguf", "checkpoint", "arch", "tokenizer", "convert", "verify", "hub"];
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -106,6 +107,26 @@ fn packages_use_only_what_they_may() {
     dependencies.push(serde_json::json!({"name": "clap", "kind": null}));
     let expected = ["core may not use gguf", "core may not use convert", "core may not use clap, cli alone does"];
     assert_eq!(broken_arrows(&metadata), expected);
+}
+
+/// Packages of others that a build of the binary with such features takes in.
+fn third_party(features: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let tree = ["tree", "--offline", "--package", "ggufsmith", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
+    let output = Command::new(cargo).args(tree).args(features).current_dir(root()).output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let packages = String::from_utf8(output.stdout).unwrap();
+    let packages = packages.lines().map(|line| line.trim_end_matches(" (*)").to_owned());
+    packages.filter(|package| !package.is_empty() && !package.starts_with("ggufsmith")).collect()
+}
+
+#[test]
+fn a_build_without_gpu_and_hub_is_small() {
+    let small = third_party(&["--no-default-features"]);
+    assert!(small.len() <= 170, "{} packages: {small:?}", small.len());
+    let heavy =
+        |packages: &BTreeSet<String>| packages.iter().filter(|p| p.starts_with("wgpu v") || p.starts_with("hf-hub v")).count();
+    assert_eq!((heavy(&small), heavy(&third_party(&[]))), (0, 2));
 }
 
 #[test]
@@ -336,8 +357,9 @@ fn architectures_table() -> String {
 fn readme_examples_run() {
     let readme = read(&root().join("README.md"));
     let here = ggufsmith_tests::scratch();
-    for folder in ["SmolLM2-135M-Instruct", "model"] {
-        fs::create_dir(here.path().join(folder)).unwrap();
+    // A directory comes before a repository of the same name: no example asks the Hub.
+    for folder in ["SmolLM2-135M-Instruct", "model", "HuggingFaceTB/SmolLM2-135M-Instruct"] {
+        fs::create_dir_all(here.path().join(folder)).unwrap();
         for name in outputs::names(&fixture("bard")) {
             fs::copy(fixture("bard").join(&name), here.path().join(folder).join(&name)).unwrap();
         }

@@ -191,7 +191,7 @@ impl Family for CommandR {
 
 /// Whether the file says how positions are scaled.
 pub(crate) fn is_scaled(rope: &Rope) -> bool {
-    !matches!(rope.scaling, Scaling::None | Scaling::Dynamic)
+    !matches!(rope.scaling, Scaling::None | Scaling::Dynamic { .. })
 }
 
 /// That the config asks for nothing that the engine does not do in these architectures.

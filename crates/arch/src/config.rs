@@ -137,12 +137,12 @@ impl Config {
         self.need(key, self.opt_f64(key)?)
     }
 
-    /// True or false, where the key is present.
+    /// True or false, where the key is present; null is false, as in transformers' conditions, whatever the default.
     ///
     /// # Errors
     /// [`ArchError::KeyValue`] where it is something else.
     pub fn opt_bool(&self, key: &str) -> Result<Option<bool>, ArchError> {
-        self.opt(key, "true or false", Value::as_bool)
+        Ok(self.opt(key, "true or false", Value::as_bool)?.or(self.has(key).then_some(false)))
     }
 
     /// A text, where the key is present.

@@ -184,6 +184,34 @@ pub struct Rope {
     pub magnitude: f64,
     /// Other frequencies for long texts.
     pub long: Option<LongRope>,
+    /// Frequencies that slow down as texts grow.
+    pub dynamic: Option<DynamicRope>,
+}
+
+/// Frequencies of a model that is set up for `n_ctx` positions, more than `beyond`: those of `theta` multiplied by
+/// `(factor * n_ctx / beyond - (factor - 1)) ^ (dims / (dims - 2))`, where `dims` elements turn, for all positions. transformers' `dynamic`
+/// for one text of `n_ctx` tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DynamicRope {
+    /// Positions up to which the plain frequencies hold.
+    pub beyond: u32,
+    /// The base of the plain frequencies.
+    pub theta: f64,
+    /// How fast the base grows.
+    pub factor: f64,
+}
+
+impl DynamicRope {
+    /// `dims / 2` frequencies for a model set up for `n_ctx` positions; `None` up to `beyond`.
+    pub fn inv_freq(&self, dims: usize, n_ctx: usize) -> Option<Vec<f64>> {
+        if n_ctx <= self.beyond as usize || dims <= 2 {
+            return None;
+        }
+        let dims = dims as f64;
+        let growth = self.factor * n_ctx as f64 / f64::from(self.beyond) - (self.factor - 1.0);
+        let theta = self.theta * growth.powf(dims / (dims - 2.0));
+        Some((0..dims as usize / 2).map(|i| theta.powf(-2.0 * i as f64 / dims)).collect())
+    }
 }
 
 /// Frequencies of a model that is set up for more positions than `beyond`, in place of those of its [`Rope`]: all positions turn by them,

@@ -214,6 +214,8 @@ fn activation(config: &Config) -> Result<Activation, ArchError> {
     if config.get("activation").is_some() { sizes::gelu(config, "activation") } else { Ok(Activation::GeluErf) }
 }
 
+const CONTEXT: &str = "max_position_embeddings";
+
 fn read(config: &Config) -> Result<(Sizes, Rope), ArchError> {
     activation(config)?;
     sizes::only(config, "alibi", false, "false: the engine turns heads with the position in this architecture")?;
@@ -241,7 +243,7 @@ fn read(config: &Config) -> Result<(Sizes, Rope), ArchError> {
     };
     let sizes = Sizes {
         n_vocab: config.positive_u32("vocab_size")?,
-        n_ctx: config.opt_u32("max_position_embeddings")?.unwrap_or(2048),
+        n_ctx: if config.get(CONTEXT).is_some() { config.positive_u32(CONTEXT)? } else { 2048 },
         n_layer: config.positive_u32(older("num_hidden_layers", "n_layer"))?,
         n_embd,
         n_ff: config.opt_u32("ffn_hidden_size")?.unwrap_or(n_embd.saturating_mul(4)),

@@ -1,8 +1,8 @@
 //! Rotary frequencies: what each kind of scaling makes of `theta`, as transformers computes it and as llama.cpp does.
 
-use crate::decoder::{DecoderError, Rope as RotaryPositions, RopeLayout};
+use crate::decoder::{DecoderError, DynamicRope, Rope as RotaryPositions, RopeLayout};
 use crate::gated::Shape;
-use crate::rope::{Llama3, Rope, Scaling};
+use crate::rope::{BETA_FAST, BETA_SLOW, Llama3, Rope, Scaling, mscale};
 use ggufsmith_gguf::{Array, Metadata, Value};
 use std::f64::consts::PI;
 
@@ -15,24 +15,23 @@ impl Rope {
     /// Frequencies and magnitude of `modeling_rope_utils.py` (transformers 4.57.6), for texts within `n_ctx` positions.
     pub(crate) fn transformers(&self, dims: u32, n_ctx: u32) -> Result<RotaryPositions, DecoderError> {
         let mut inv_freq = plain(self.theta, dims);
-        let mut magnitude = 1.0;
+        let (mut magnitude, mut dynamic) = (1.0, None);
         match &self.scaling {
-            // Dynamic scaling begins beyond the trained context, where nothing is compared.
-            Scaling::None | Scaling::Dynamic => {}
+            Scaling::None => {}
+            Scaling::Dynamic { factor } => dynamic = Some(DynamicRope { beyond: n_ctx, theta: self.theta, factor: *factor }),
             Scaling::Linear { factor } => inv_freq.iter_mut().for_each(|freq| *freq /= factor),
             Scaling::Llama3(llama3) => llama3.scale(&mut inv_freq),
             Scaling::Yarn(yarn) => {
                 let context = if yarn.original_context == 0 { n_ctx } else { yarn.original_context };
-                let (fast, slow) = (yarn.beta_fast.unwrap_or(32.0), yarn.beta_slow.unwrap_or(1.0));
-                blend(&mut inv_freq, self.theta, yarn.factor, f64::from(context), fast, slow);
-                magnitude = yarn.attention.unwrap_or_else(|| mscale(yarn.factor));
+                blend(&mut inv_freq, self.theta, yarn.factor, f64::from(context), yarn.beta_fast(), yarn.beta_slow());
+                magnitude = yarn.magnitude();
             }
             Scaling::LongRope(_) => {
                 let why = "its factors depend on the text's length";
                 return Err(DecoderError::Unsupported { what: "rope_scaling longrope".into(), why });
             }
         }
-        Ok(RotaryPositions { layout: RopeLayout::Halves, inv_freq, factors: None, magnitude, long: None })
+        Ok(RotaryPositions { layout: RopeLayout::Halves, inv_freq, factors: None, magnitude, long: None, dynamic })
     }
 }
 
@@ -78,8 +77,12 @@ pub(crate) fn llama_cpp(
         "linear" => inv_freq.iter_mut().for_each(|freq| *freq /= factor),
         "yarn" => {
             let context = metadata.lookup::<u32>(&key("scaling.original_context_length"))?.unwrap_or(n_ctx);
-            // In this architecture the loader reads no other yarn_* key.
-            blend(&mut inv_freq, theta, factor, f64::from(context), 32.0, 1.0);
+            let beta = |name: &str, usual: f64| {
+                let own = if READ_BETAS.contains(&arch) { metadata.lookup::<f32>(&key(name))? } else { None };
+                Ok::<_, DecoderError>(own.map_or(usual, f64::from))
+            };
+            let (fast, slow) = (beta("scaling.yarn_beta_fast", BETA_FAST)?, beta("scaling.yarn_beta_slow", BETA_SLOW)?);
+            blend(&mut inv_freq, theta, factor, f64::from(context), fast, slow);
             magnitude *= mscale(factor);
         }
         "longrope" => {
@@ -91,8 +94,11 @@ pub(crate) fn llama_cpp(
             return Err(DecoderError::Value { key: key("scaling.type"), expected, found: format!("{other:?}") });
         }
     }
-    Ok(RotaryPositions { layout, inv_freq, factors, magnitude, long: None })
+    Ok(RotaryPositions { layout, inv_freq, factors, magnitude, long: None, dynamic: None })
 }
+
+/// The architectures whose loaders read `rope.scaling.yarn_beta_fast` and `yarn_beta_slow`; others take no `yarn_*` key.
+pub(crate) const READ_BETAS: [&str; 1] = ["mistral3"];
 
 /// As [`llama_cpp`], halves of a head together, for layers that have a `theta` of their own and the file's scaling.
 pub(crate) fn llama_cpp_at(metadata: &Metadata, arch: &str, theta: f32, shape: &Shape) -> Result<RotaryPositions, DecoderError> {
@@ -106,7 +112,7 @@ pub(crate) const THETA: f32 = 10_000.0;
 
 /// Rotary positions without scaling.
 pub(crate) fn unscaled(theta: f64, dims: u32, layout: RopeLayout) -> RotaryPositions {
-    RotaryPositions { layout, inv_freq: plain(theta, dims), factors: None, magnitude: 1.0, long: None }
+    RotaryPositions { layout, inv_freq: plain(theta, dims), factors: None, magnitude: 1.0, long: None, dynamic: None }
 }
 
 /// Which layers of a file have a window (`load_swa_pattern`): as `attention.sliding_window_pattern` says, or all but every `known`-th.
@@ -133,11 +139,6 @@ fn blend(inv_freq: &mut [f64], theta: f64, factor: f64, context: f64, beta_fast:
         let interpolated = ((i as f64 - low) / width).clamp(0.0, 1.0);
         *freq = *freq / factor * interpolated + *freq * (1.0 - interpolated);
     }
-}
-
-/// YaRN's attention temperature.
-fn mscale(factor: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
 }
 
 #[cfg(test)]

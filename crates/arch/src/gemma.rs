@@ -6,12 +6,12 @@
 use crate::decoder::{Activation, Decoder, DecoderError, Layer, Norm, Rope, RopeLayout};
 use crate::expected::{FileKey, KeyType};
 use crate::gated::{GGUF, Gated, HF, RMS_EPS, Shape};
-use crate::hparams::{self, TextParams, float, set};
+use crate::hparams::{self, TextParams, float};
 use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Ff, Kv, Q, Vocab};
 use crate::tensors::{Rows, Table, row};
-use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, frequencies};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, frequencies, sizes};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
 
@@ -71,7 +71,8 @@ impl Family for Gemma {
         let params = read(config)?;
         let dims = params.dims();
         let assigned = assign::assign(&TABLE, &dims, params.n_layer, config, tensors)?;
-        Ok(Model::new(ABOUT.name, params.n_layer, &dims, VocabRoute::Gemma, hparams(ABOUT.name, &params), assigned))
+        let model = Model::new(ABOUT.name, params.n_layer, &dims, VocabRoute::Gemma, hparams(ABOUT.name, &params), assigned);
+        Ok(model.warn(params.rope.engine_warnings()))
     }
 
     fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
@@ -132,18 +133,22 @@ pub(crate) fn check(config: &Config) -> Result<(), ArchError> {
     hparams::check_flag(config, "tie_word_embeddings", true)
 }
 
-/// The keys of Gemma 1 and 2, up to and including the place of `general.file_type`.
+/// The keys of Gemma 1 and 2, up to and including the place of `general.file_type`. The reference converter leaves out those of rotary
+/// positions: they are here where the engine would take something else.
 pub(crate) fn hparams(arch: &str, params: &TextParams) -> Vec<Hparam> {
-    vec![
-        set(arch, "context_length", params.n_ctx),
-        set(arch, "embedding_length", params.n_embd),
-        set(arch, "block_count", params.n_layer),
-        set(arch, "feed_forward_length", params.n_ff),
-        set(arch, "attention.head_count", params.n_head),
-        set(arch, "attention.head_count_kv", params.n_head_kv),
-        set(arch, "attention.layer_norm_rms_epsilon", float(params.rms_eps.unwrap_or_default())),
-        set(arch, "attention.key_length", params.head_dim),
-        set(arch, "attention.value_length", params.head_dim),
-        Hparam::FileType,
-    ]
+    let mut keys = vec![
+        ("context_length", params.n_ctx.into()),
+        ("embedding_length", params.n_embd.into()),
+        ("block_count", params.n_layer.into()),
+        ("feed_forward_length", params.n_ff.into()),
+        ("attention.head_count", params.n_head.into()),
+        ("attention.head_count_kv", params.n_head_kv.into()),
+        ("attention.layer_norm_rms_epsilon", float(params.rms_eps.unwrap_or_default())),
+        ("attention.key_length", params.head_dim.into()),
+        ("attention.value_length", params.head_dim.into()),
+    ];
+    keys.extend(sizes::own_rope(&params.rope));
+    let mut hparams = sizes::section(arch, keys);
+    hparams.push(Hparam::FileType);
+    hparams
 }

@@ -95,7 +95,7 @@ impl Family for Gemma2 {
         }
         hparams.push(set(arch, "attention.sliding_window", config.u32("sliding_window")?));
         hparams.extend(pattern(arch, config, params.n_layer, PATTERN)?);
-        Ok(Model::new(arch, params.n_layer, &dims, VocabRoute::Gemma2, hparams, assigned))
+        Ok(Model::new(arch, params.n_layer, &dims, VocabRoute::Gemma2, hparams, assigned).warn(params.rope.engine_warnings()))
     }
 
     fn decoder(&self, config: &Config, _has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
@@ -176,7 +176,7 @@ pub(crate) fn check_activation(config: &Config) -> Result<(), ArchError> {
 pub(crate) fn check_scale(config: &Config, params: &TextParams, layers_of_27b: u32) -> Result<(), ArchError> {
     const KEY: &str = "query_pre_attn_scalar";
     const EXPECTED: &str =
-        "the size of a head (hidden_size / num_attention_heads in the 27B model): the engine scales attention by nothing else";
+        "head_dim (hidden_size / num_attention_heads in the 27B model): the engine scales attention by nothing else";
     let scalar = config.f64(KEY)?;
     let known = if params.n_layer == layers_of_27b { params.n_embd / params.n_head } else { params.head_dim };
     if scalar == f64::from(known) { Ok(()) } else { Err(config.wrong(KEY, EXPECTED, &scalar.into())) }

@@ -161,6 +161,12 @@ fn read(config: &Config) -> Result<TextParams, ArchError> {
             &cap.into(),
         ));
     }
+    if config.class().text.is_some()
+        && let Some(cap) = config.opt_f64("final_logit_softcapping")?
+    {
+        let expected = "null: in a model that sees pictures transformers caps no logits, the engine would";
+        return Err(config.wrong("final_logit_softcapping", expected, &cap.into()));
+    }
     if config.opt_strings("layer_types")?.is_none() {
         for key in ["sliding_window_pattern", "_sliding_window_pattern"] {
             if let Some(pattern) = config.opt_u32(key)?.filter(|&pattern| pattern != PATTERN) {

@@ -35,13 +35,17 @@ const KEYS: Keys = Keys {
     used: &[
         "activation_function",
         "add_cross_attention",
+        "hidden_size",
         "layer_norm_epsilon",
+        "max_position_embeddings",
         "n_ctx",
         "n_embd",
         "n_head",
         "n_inner",
         "n_layer",
         "n_positions",
+        "num_attention_heads",
+        "num_hidden_layers",
         "scale_attn_by_inverse_layer_idx",
         "scale_attn_weights",
         "tie_word_embeddings",
@@ -175,12 +179,26 @@ impl Family for Gpt2 {
     }
 }
 
+/// Names that GPT2Config takes for its own, too (its `attribute_map`).
+const ALIASES: [(&str, &str); 4] = [
+    ("n_embd", "hidden_size"),
+    ("n_positions", "max_position_embeddings"),
+    ("n_head", "num_attention_heads"),
+    ("n_layer", "num_hidden_layers"),
+];
+
 fn read(config: &Config) -> Result<Sizes, ArchError> {
     const ENGINE: &str = "what the engine does: it divides scores by the root of the head size and by nothing else";
     sizes::gelu(config, "activation_function")?;
     sizes::only(config, "scale_attn_weights", true, ENGINE)?;
     sizes::only(config, "scale_attn_by_inverse_layer_idx", false, ENGINE)?;
     sizes::only(config, "add_cross_attention", false, "false: the engine has no encoder in this architecture")?;
+    for (own, alias) in ALIASES {
+        let (first, second) = (config.opt_u32(own)?, config.opt_u32(alias)?);
+        if second.is_some() && first != second {
+            return Err(ArchError::KeyConflict { first: own.to_owned(), second: alias.to_owned() });
+        }
+    }
     let n_embd = config.positive_u32("n_embd")?;
     let n_head = config.positive_u32("n_head")?;
     let sizes = Sizes {

@@ -33,8 +33,16 @@ pub(crate) struct Experts {
 }
 
 impl TextParams {
-    /// Read the keys under the names that most config classes give them.
+    /// Read the keys under the names that most config classes give them, for an architecture in which the engine divides frequencies by
+    /// no factors.
     pub(crate) fn read(config: &Config, rope: Reads) -> Result<Self, ArchError> {
+        let params = TextParams::with_factors(config, rope)?;
+        params.rope.check_unfactored(config)?;
+        Ok(params)
+    }
+
+    /// The same where it may divide them.
+    pub(crate) fn with_factors(config: &Config, rope: Reads) -> Result<Self, ArchError> {
         let n_embd = config.positive_u32("hidden_size")?;
         let n_head = config.positive_u32("num_attention_heads")?;
         let n_head_kv = match config.opt_u32("num_key_value_heads")? {

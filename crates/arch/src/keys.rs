@@ -206,6 +206,7 @@ const MEANINGFUL: &[(&str, &str)] = &[
     ("top_k_experts", "[0]"),
     ("topk_group", "[]"),
     ("transformer_layer_config", "[{}]"),
+    ("truncate", "[true]"),
     ("use_bias", "[false]"),
     ("use_parallel_residual", "[false]"),
     ("use_qk_norm", "[false]"),

@@ -14,7 +14,7 @@ use crate::keys::text_keys;
 use crate::rope::Reads;
 use crate::tensors::Dim::{Embd, Experts as NumExperts, Ff, Kv, Q, TwoFf, Vocab};
 use crate::tensors::{Need, Rows, Table, row};
-use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign};
+use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::{Metadata, Value};
 use serde_json::{Map, Value as Json};
@@ -198,13 +198,13 @@ pub(crate) fn describe(
     let assigned = assign::assign(&TABLE, &dims, params.n_layer, config, tensors)?;
     Ok(Model::new(arch, params.n_layer, &dims, VocabRoute::Llama, hparams, assigned)
         .with_table(ROPE_FREQS, params.rope.freq_factors(params.head_dim))
-        .warn(engine_warnings(config, params)?))
+        .warn(engine_warnings(arch, config, params)?))
 }
 
 /// The hyper-parameters of a config.
 pub(crate) fn read(config: &Config) -> Result<TextParams, ArchError> {
     hparams::check_silu(config)?;
-    let mut params = TextParams::read(config, Reads::Plain)?;
+    let mut params = TextParams::with_factors(config, Reads::Plain)?;
     config.f64("rms_norm_eps")?;
     if config.opt_u32(EXPERTS)?.is_some_and(|n| n > 0) {
         params.experts = Some(Experts::read(config, EXPERTS)?);
@@ -214,12 +214,18 @@ pub(crate) fn read(config: &Config) -> Result<TextParams, ArchError> {
 
 const EXPERTS: &str = "num_local_experts";
 
+/// The window of Mistral and Mixtral. Others ignore the key: Llama's and Granite's configs have none, and SmolLM3 has it in the layers of
+/// `layer_types` only, which are refused.
+pub(crate) fn window(config: &Config) -> Result<Option<u32>, ArchError> {
+    let without = ["llama", "granite", "smollm3"].iter().any(|model_type| config.is_filled_as(model_type));
+    if without { Ok(None) } else { config.opt_u32("sliding_window") }
+}
+
 /// What the model does and the engine, given this file, does not.
-fn engine_warnings(config: &Config, params: &TextParams) -> Result<Vec<String>, ArchError> {
-    let mut warnings = params.rope.engine_warnings();
-    // LlamaConfig has no such key: where a Llama's config.json has one, transformers ignores it too.
-    let window = if config.is_filled_as("llama") { None } else { config.opt_u32("sliding_window")? };
-    if let Some(window) = window.filter(|&window| window < params.n_ctx) {
+fn engine_warnings(arch: &str, config: &Config, params: &TextParams) -> Result<Vec<String>, ArchError> {
+    let betas: &[&str] = if frequencies::READ_BETAS.contains(&arch) { &["beta_fast", "beta_slow"] } else { &[] };
+    let mut warnings = params.rope.warnings_beside(betas);
+    if let Some(window) = window(config)?.filter(|&window| window < params.n_ctx) {
         warnings.push(format!(
             "sliding_window = {window}: in this architecture the engine attends to the whole context of {} tokens",
             params.n_ctx

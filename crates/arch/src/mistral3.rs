@@ -18,6 +18,8 @@ static ABOUT: About = About {
     file_keys: &[
         FileKey::required("attention.layer_norm_rms_epsilon", KeyType::F32),
         FileKey::optional("attention.temperature_scale", KeyType::F32),
+        FileKey::optional("rope.scaling.yarn_beta_fast", KeyType::F32),
+        FileKey::optional("rope.scaling.yarn_beta_slow", KeyType::F32),
         FileKey::optional("rope.scaling.yarn_log_multiplier", KeyType::F32),
     ],
 };

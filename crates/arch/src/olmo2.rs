@@ -149,5 +149,9 @@ fn read(config: &Config) -> Result<TextParams, ArchError> {
 /// OLMo 3's window, and the layers that have it.
 fn window(config: &Config, n_layer: u32) -> Result<Option<(u32, Vec<bool>)>, ArchError> {
     let Some(window) = config.opt_u32("sliding_window")? else { return Ok(None) };
+    if config.is_filled_as("olmo2") {
+        // transformers ignores the key, the engine would not.
+        return Err(config.wrong("sliding_window", "null: OLMo 2 has no window", &window.into()));
+    }
     Ok(Some((window, hparams::windowed_layers(config, n_layer, |layer| (layer + 1) % 4 != 0)?)))
 }

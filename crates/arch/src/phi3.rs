@@ -165,7 +165,11 @@ struct Phi {
 impl Phi {
     fn read(config: &Config) -> Result<Self, ArchError> {
         hparams::check_silu(config)?;
-        let params = TextParams::read(config, Reads::Partial)?;
+        let params = TextParams::with_factors(config, Reads::Partial)?;
+        if params.head_dim != params.n_embd / params.n_head {
+            let expected = "hidden_size / num_attention_heads: the engine has no other size in this architecture";
+            return Err(config.wrong("head_dim", expected, &params.head_dim.into()));
+        }
         let share = params.rope.partial.unwrap_or(1.0);
         // As the reference converter has it: a whole number of elements of the stream, then of each head.
         let rotated = (share * f64::from(params.n_embd)) as u32 / params.n_head;

@@ -36,7 +36,9 @@ pub(crate) enum Scaling {
     Yarn(Yarn),
     LongRope(LongRope),
     /// Base frequency grown with the text's length: llama.cpp has nothing like it.
-    Dynamic,
+    Dynamic {
+        factor: f64,
+    },
     Llama3(Llama3),
 }
 
@@ -139,11 +141,14 @@ impl Rope {
             None => config.f64("rope_theta")?,
         };
         let scaling = match rope_type(params)? {
+            None if params.entries().any(|(key, value)| !["rope_theta", PARTIAL].contains(&key) && !value.is_null()) => {
+                return Err(params.wrong("rope_type", "given where the other keys are", &serde_json::Value::Null));
+            }
             None | Some("default") => Scaling::None,
             Some("linear") => Scaling::Linear { factor: params.f64("factor")? },
             Some("yarn") => Scaling::Yarn(Yarn {
                 factor: params.f64("factor")?,
-                original_context: if params.has(CONTEXT) { params } else { config }.u32(CONTEXT)?,
+                original_context: if params.has(CONTEXT) { params } else { config }.positive_u32(CONTEXT)?,
                 extrapolation: params.opt_f64("extrapolation_factor")?,
                 attention: params.opt_f64(if params.has("attention_factor") { "attention_factor" } else { "attn_factor" })?,
                 beta_fast: params.opt_f64("beta_fast")?,
@@ -159,7 +164,7 @@ impl Rope {
                     factor: params.opt_f64("factor")?,
                 })
             }
-            Some("dynamic") => Scaling::Dynamic,
+            Some("dynamic") => Scaling::Dynamic { factor: params.f64("factor")? },
             Some("llama3") => Scaling::Llama3(Llama3 {
                 factor: params.f64("factor")?,
                 low_freq_factor: params.f64("low_freq_factor")?,
@@ -171,7 +176,16 @@ impl Rope {
                 return Err(params.wrong("rope_type", expected, &other.into()));
             }
         };
-        Ok(Rope { theta, scaling, swa_theta: None, partial })
+        let wrong = |key, expected, found: f64| Err(params.wrong(key, expected, &found.into()));
+        match &scaling {
+            Scaling::Yarn(yarn) if yarn.beta_fast() <= yarn.beta_slow() => {
+                wrong("beta_fast", "above beta_slow", yarn.beta_fast())
+            }
+            Scaling::Llama3(llama3) if llama3.high_freq_factor <= llama3.low_freq_factor => {
+                wrong("high_freq_factor", "above low_freq_factor", llama3.high_freq_factor)
+            }
+            _ => Ok(Rope { theta, scaling, swa_theta: None, partial }),
+        }
     }
 
     /// `rope.scaling.*` and `rope.freq_base` without their prefix, in the order of the reference converter.
@@ -179,7 +193,7 @@ impl Rope {
         let f32 = |value: f64| Value::F32(value as f32);
         let mut list = Vec::new();
         match &self.scaling {
-            Scaling::None | Scaling::Dynamic | Scaling::Llama3(_) => {}
+            Scaling::None | Scaling::Dynamic { .. } | Scaling::Llama3(_) => {}
             Scaling::Linear { factor } => {
                 list.extend([("rope.scaling.type", "linear".into()), ("rope.scaling.factor", f32(*factor))]);
             }
@@ -201,21 +215,49 @@ impl Rope {
         list
     }
 
+    /// That no frequency is divided by a factor of its own.
+    ///
+    /// # Errors
+    /// [`ArchError::KeyValue`].
+    pub(crate) fn check_unfactored(&self, config: &Config) -> Result<(), ArchError> {
+        match self.scaling {
+            Scaling::None | Scaling::Linear { .. } | Scaling::Yarn(_) | Scaling::Dynamic { .. } => Ok(()),
+            Scaling::Llama3(_) | Scaling::LongRope(_) => {
+                let key = if config.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
+                let expected = "a kind without frequency factors: the engine has none in this architecture";
+                let found = config.get(key).cloned().unwrap_or_default();
+                Err(config.wrong(key, expected, &found))
+            }
+        }
+    }
+
     /// Those of layers with a window: no scaling, and a `theta` of their own where there is one.
     pub(crate) fn unscaled(&self) -> Self {
         Rope { theta: self.swa_theta.unwrap_or(self.theta), scaling: Scaling::None, ..self.clone() }
     }
 
-    /// What the model does and an engine that knows no frequency factors but `rope_freqs` does not.
+    /// What the model does and an engine that knows no frequency factors but `rope_freqs`, and none of YaRN's keys but factor and
+    /// original context, does not.
     pub(crate) fn engine_warnings(&self) -> Vec<String> {
-        let text = match self.scaling {
+        self.warnings_beside(&[])
+    }
+
+    /// The same where the engine knows some of YaRN's other keys, too.
+    pub(crate) fn warnings_beside(&self, known: &[&str]) -> Vec<String> {
+        let text = match &self.scaling {
             Scaling::LongRope(_) => {
-                "rope_scaling longrope: its factors have no place in this architecture's files; texts beyond the original context will suffer"
+                "rope_scaling longrope: its factors have no place in this architecture's files; results will differ"
             }
-            Scaling::Dynamic => {
+            Scaling::Dynamic { .. } => {
                 "rope_scaling dynamic: the engine has nothing like it; texts beyond max_position_embeddings will suffer"
             }
-            Scaling::None | Scaling::Linear { .. } | Scaling::Yarn(_) | Scaling::Llama3(_) => return Vec::new(),
+            Scaling::Yarn(yarn) => {
+                let ignored = yarn.unusual().into_iter().filter(|(key, ..)| !known.contains(key));
+                return ignored.map(|(key, value, usual)| {
+                    format!("rope_scaling yarn, {key} = {value}: the engine does not read it in this architecture, it takes {usual}; results will differ")
+                }).collect();
+            }
+            Scaling::None | Scaling::Linear { .. } | Scaling::Llama3(_) => return Vec::new(),
         };
         vec![text.to_owned()]
     }
@@ -228,6 +270,43 @@ impl Rope {
         }
     }
 }
+
+impl Yarn {
+    /// How fast dimensions turn that are left alone, in turns within the original context; 0 counts as absent.
+    pub(crate) fn beta_fast(&self) -> f64 {
+        self.beta_fast.filter(|&beta| beta != 0.0).unwrap_or(BETA_FAST)
+    }
+
+    /// How slowly those turn that are interpolated.
+    pub(crate) fn beta_slow(&self) -> f64 {
+        self.beta_slow.filter(|&beta| beta != 0.0).unwrap_or(BETA_SLOW)
+    }
+
+    /// What rotated elements are multiplied by.
+    pub(crate) fn magnitude(&self) -> f64 {
+        self.attention.unwrap_or_else(|| mscale(self.factor))
+    }
+
+    /// The settings that are not what they are by themselves: key, value, usual value.
+    fn unusual(&self) -> Vec<(&'static str, f64, f64)> {
+        let mut settings = vec![
+            ("attention_factor", self.magnitude(), mscale(self.factor)),
+            ("beta_fast", self.beta_fast(), BETA_FAST),
+            ("beta_slow", self.beta_slow(), BETA_SLOW),
+        ];
+        settings.retain(|(_, value, usual)| (value - usual).abs() > 1e-6);
+        settings
+    }
+}
+
+/// YaRN's attention temperature where a model has none of its own.
+pub(crate) fn mscale(factor: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
+}
+
+/// YaRN's `beta_fast` and `beta_slow` where a model has none of its own.
+pub(crate) const BETA_FAST: f64 = 32.0;
+pub(crate) const BETA_SLOW: f64 = 1.0;
 
 impl Llama3 {
     /// As `LlamaModel.generate_extra_tensors` computes them with torch: the power in F64, rounded, everything after it in F32,

@@ -2,7 +2,7 @@
 //! Command-R.
 
 use crate::decoder::{Activation, DecoderError, Rope as RotaryPositions, RopeLayout};
-use crate::rope::{Reads, Rope, Scaling};
+use crate::rope::{Reads, Rope};
 use crate::tensors::Dims;
 use crate::{ArchError, Config, Hparam, frequencies};
 use ggufsmith_gguf::{FromValue, Metadata, Value};
@@ -62,17 +62,17 @@ impl Sizes {
             return Err(config.wrong(heads, "at most 4096", &self.n_head.into()));
         }
         if self.n_head == 0 || !self.n_embd.is_multiple_of(self.n_head) {
-            return Err(config.wrong(heads, "a divisor of the model's width", &self.n_head.into()));
+            return Err(config.wrong(heads, "a divisor of the model's width (hidden_size, n_embd)", &self.n_head.into()));
         }
         if self.n_head_kv == 0 || !self.n_head.is_multiple_of(self.n_head_kv) {
             return Err(config.wrong(kv_heads, "a divisor of the number of heads", &self.n_head_kv.into()));
         }
         if let Some(own) = config.opt_u32("head_dim")?.filter(|&own| own != self.head_dim()) {
-            let expected = "the model's width by the number of heads: the engine has no other size in this architecture";
+            let expected = "the model's width by the number of heads (hidden_size / num_attention_heads): the engine has no other size in this architecture";
             return Err(config.wrong("head_dim", expected, &own.into()));
         }
         if !self.n_rot.is_multiple_of(2) || self.n_rot > self.head_dim() {
-            let expected = "such that an even number of a head's elements turns";
+            let expected = "such that an even number of a head's elements (hidden_size / num_attention_heads) turns";
             return Err(config.wrong("partial_rotary_factor", expected, &self.n_rot.into()));
         }
         Ok(self)
@@ -211,15 +211,8 @@ pub(crate) fn rotated(share: Option<f64>, head_dim: u32) -> u32 {
 /// [`ArchError`] as of [`Rope::read`], and where the scaling needs factors.
 pub(crate) fn rope(config: &Config, reads: Reads) -> Result<Rope, ArchError> {
     let rope = Rope::read(config, reads)?;
-    match rope.scaling {
-        Scaling::None | Scaling::Linear { .. } | Scaling::Yarn(_) | Scaling::Dynamic => Ok(rope),
-        Scaling::Llama3(_) | Scaling::LongRope(_) => {
-            let key = if config.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
-            let expected = "a kind without frequency factors: the engine has none in this architecture";
-            let found = config.get(key).cloned().unwrap_or_default();
-            Err(config.wrong(key, expected, &found))
-        }
-    }
+    rope.check_unfactored(config)?;
+    Ok(rope)
 }
 
 /// The keys of rotary parameters that the reference converter leaves out in some architectures; none where they are those that the

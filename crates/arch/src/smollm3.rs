@@ -67,7 +67,14 @@ fn read(config: &Config) -> Result<TextParams, ArchError> {
     for key in ["attention_bias", "mlp_bias", "use_sliding_window"] {
         hparams::check_flag(config, key, false)?;
     }
-    llama::read(config)
+    let params = llama::read(config)?;
+    params.rope.check_unfactored(config)?;
+    let windowed = hparams::windowed_layers(config, params.n_layer, |_| false)?;
+    if windowed.contains(&true) && config.get("sliding_window").is_some() {
+        let found = config.get("layer_types").cloned().unwrap_or_default();
+        return Err(config.wrong("layer_types", "full_attention for all: the engine has no window in this architecture", &found));
+    }
+    Ok(params)
 }
 
 /// Layers in which nothing turns.

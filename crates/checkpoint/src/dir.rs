@@ -116,10 +116,11 @@ impl ModelDir {
     /// As [`ModelDir::text`], parsed as JSON (key order kept); at most [`crate::Limits::json_bytes`].
     ///
     /// # Errors
-    /// As [`ModelDir::text`], or where it is not JSON or an object has a key twice.
+    /// As [`ModelDir::text`], or where it is not JSON, an object has a key twice, or there are more than
+    /// [`crate::Limits::json_values`].
     pub fn json(&self, file: &str) -> Result<Option<serde_json::Value>, CheckpointError> {
         let Some(bytes) = self.bytes_up_to(file, self.options.limits.json_bytes)? else { return Ok(None) };
-        crate::json::parse(&self.path.join(file), &self.utf8(file, bytes)?).map(Some)
+        crate::json::parse(&self.path.join(file), &self.utf8(file, bytes)?, self.options.limits.json_values).map(Some)
     }
 
     /// The names of the small files that were read so far, sorted: what a conversion depends on besides the weights.
@@ -155,7 +156,7 @@ impl ModelDir {
         Ok(opened.map(|(handle, metadata)| (path, handle, metadata)))
     }
 
-    fn join(&self, name: &str) -> Result<PathBuf, CheckpointError> {
+    pub(crate) fn join(&self, name: &str) -> Result<PathBuf, CheckpointError> {
         if name.split('/').all(file::is_plain_name) {
             Ok(self.path.join(name))
         } else {

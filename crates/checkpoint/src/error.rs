@@ -17,7 +17,7 @@ pub enum CheckpointError {
     TooMany { path: PathBuf, what: &'static str, limit: usize },
     #[error("{} is not UTF-8 (byte {offset})", path.display())]
     NotUtf8 { path: PathBuf, offset: usize },
-    #[error("{} is not JSON: {source}", path.display())]
+    #[error("{}{} {source}", path.display(), if source.is_data() { ":" } else { " is not JSON:" })]
     Json { path: PathBuf, source: serde_json::Error },
     #[error("{}: the key {key:?} is there twice (line {line}, column {column}); which one counts is not defined: remove one", path.display())]
     DuplicateKey { path: PathBuf, key: String, line: usize, column: usize },

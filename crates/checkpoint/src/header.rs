@@ -2,6 +2,7 @@
 
 use crate::error::HeaderDefect;
 use crate::file::{self, Identity};
+use crate::shard::Bytes;
 use crate::{CheckpointError, Limits};
 use ggufsmith_core::{DType, TensorInfo};
 use serde::Deserialize;
@@ -9,7 +10,6 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -36,18 +36,18 @@ pub struct SafetensorsInfo {
 pub fn safetensors_info(path: &Path, limits: &Limits) -> Result<SafetensorsInfo, CheckpointError> {
     let (handle, metadata) = file::open(path, None)?
         .ok_or_else(|| CheckpointError::Io { path: path.into(), source: std::io::ErrorKind::NotFound.into() })?;
-    read(path, &handle, &Identity::of(&metadata), limits)
+    read(path, &Bytes::local(handle, Identity::of(&metadata)), limits)
 }
 
 /// As [`safetensors_info`], of an open file.
-pub(crate) fn read(path: &Path, handle: &File, identity: &Identity, limits: &Limits) -> Result<SafetensorsInfo, CheckpointError> {
+pub(crate) fn read(path: &Path, file: &Bytes, limits: &Limits) -> Result<SafetensorsInfo, CheckpointError> {
     let io = |source| CheckpointError::Io { path: path.into(), source };
     let defect = |offset, defect| CheckpointError::Header { path: path.into(), offset, defect };
-    let Some(available) = identity.len.checked_sub(LENGTH_BYTES) else {
-        return Err(defect(0, HeaderDefect::NoLength { file_bytes: identity.len }));
+    let Some(available) = file.len().checked_sub(LENGTH_BYTES) else {
+        return Err(defect(0, HeaderDefect::NoLength { file_bytes: file.len() }));
     };
     let mut length = [0; LENGTH_BYTES as usize];
-    file::read_exact_at(handle, &mut length, 0).map_err(io)?;
+    file.read_exact_at(&mut length, 0).map_err(io)?;
     let len = u64::from_le_bytes(length);
     if len > limits.header_bytes {
         return Err(defect(0, HeaderDefect::TooLong { len, limit: limits.header_bytes }));
@@ -56,10 +56,10 @@ pub(crate) fn read(path: &Path, handle: &File, identity: &Identity, limits: &Lim
         return Err(defect(0, HeaderDefect::BeyondFile { len, available }));
     }
     let mut header = vec![0; len as usize];
-    file::read_exact_at(handle, &mut header, LENGTH_BYTES).map_err(io)?;
+    file.read_exact_at(&mut header, LENGTH_BYTES).map_err(io)?;
     let data = Data { start: LENGTH_BYTES + len, bytes: available - len };
     let (tensors, metadata) = parse(path, &header, data, limits).map_err(|Located(at, what)| defect(LENGTH_BYTES + at, what))?;
-    Ok(SafetensorsInfo { tensors, metadata, file_bytes: identity.len })
+    Ok(SafetensorsInfo { tensors, metadata, file_bytes: file.len() })
 }
 
 /// Where the tensors' bytes lie in the file.

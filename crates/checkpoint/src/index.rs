@@ -21,7 +21,7 @@ impl Index {
         let Some(bytes) = dir.bytes_up_to(INDEX, dir.options().limits.index_bytes)? else { return Ok(None) };
         let path = dir.path().join(INDEX);
         let defect = |defect| CheckpointError::Index { path: path.clone(), defect };
-        let mut value = json::parse(&path, &dir.utf8(INDEX, bytes)?)?;
+        let mut value = json::parse(&path, &dir.utf8(INDEX, bytes)?, dir.options().limits.json_values)?;
         let Some(serde_json::Value::Object(entries)) = value.get_mut("weight_map").map(serde_json::Value::take) else {
             return Err(defect(IndexDefect::NoWeightMap));
         };

@@ -1,38 +1,86 @@
-//! JSON without duplicate keys: which of two values counts differs between readers, so neither does here.
+//! JSON without duplicate keys: which of two values counts differs between readers, so neither does here. And no more of it than fits
+//! in memory: a byte or two of text become a value of 32 and more.
 
 use crate::CheckpointError;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::Path;
 
-/// Parse `text`, the contents of `path`; key order is kept.
+/// Parse `text`, the contents of `path`, into at most `values` values; key order is kept.
 ///
 /// # Errors
-/// [`CheckpointError::DuplicateKey`], or [`CheckpointError::Json`] where it is not JSON or nested deeper than 128 levels.
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Value, CheckpointError> {
-    let duplicate = RefCell::new(None);
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let parsed = Strict(&duplicate).deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    parsed.map_err(|source| match duplicate.into_inner() {
-        Some(key) => CheckpointError::DuplicateKey { path: path.into(), key, line: source.line(), column: source.column() },
-        None => CheckpointError::Json { path: path.into(), source },
-    })
+/// As [`JsonRules::read`].
+pub(crate) fn parse(path: &Path, text: &str, values: usize) -> Result<Value, CheckpointError> {
+    let rules = JsonRules::new(values);
+    rules.read(path, text, rules.value())
 }
 
-/// Builds a [`Value`]; remembers the first duplicate key, since a serde error carries only text.
-#[derive(Clone, Copy)]
-struct Strict<'a>(&'a RefCell<Option<String>>);
+/// What holds for one JSON text, whatever reads its parts.
+#[derive(Debug)]
+pub struct JsonRules {
+    /// The first key that was there twice: an error of serde carries only text.
+    duplicate: RefCell<Option<String>>,
+    /// Values that may be kept, and those that were.
+    values: usize,
+    kept: Cell<usize>,
+}
 
-impl<'de> DeserializeSeed<'de> for Strict<'_> {
+impl JsonRules {
+    /// Rules for a text of which at most `values` values are kept.
+    pub fn new(values: usize) -> Self {
+        JsonRules { duplicate: RefCell::new(None), values, kept: Cell::new(0) }
+    }
+
+    /// Parse `text`, the contents of `path`, by a seed that goes by these rules.
+    ///
+    /// # Errors
+    /// [`CheckpointError::DuplicateKey`]; [`CheckpointError::TooMany`] values; [`CheckpointError::Json`] where it is not JSON, is nested
+    /// deeper than 128 levels, or is not what the seed takes.
+    pub fn read<'de, S: DeserializeSeed<'de>>(&self, path: &Path, text: &'de str, seed: S) -> Result<S::Value, CheckpointError> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let parsed = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+        parsed.map_err(|source| match self.duplicate.take() {
+            Some(key) => CheckpointError::DuplicateKey { path: path.into(), key, line: source.line(), column: source.column() },
+            None if self.kept.get() > self.values => {
+                CheckpointError::TooMany { path: path.into(), what: "values", limit: self.values }
+            }
+            None => CheckpointError::Json { path: path.into(), source },
+        })
+    }
+
+    /// A seed for one value, with all that is in it.
+    pub fn value(&self) -> JsonValue<'_> {
+        JsonValue(self)
+    }
+
+    /// Refuse an object that has `key` twice.
+    pub fn twice<E: Error>(&self, key: String) -> E {
+        self.duplicate.borrow_mut().get_or_insert(key);
+        E::custom("duplicate key")
+    }
+
+    /// One value more.
+    fn count<E: Error>(&self) -> Result<(), E> {
+        self.kept.set(self.kept.get() + 1);
+        if self.kept.get() > self.values { Err(E::custom("too many values")) } else { Ok(()) }
+    }
+}
+
+/// Builds a [`Value`] by the rules of its text.
+#[derive(Debug, Clone, Copy)]
+pub struct JsonValue<'a>(&'a JsonRules);
+
+impl<'de> DeserializeSeed<'de> for JsonValue<'_> {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.0.count()?;
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict<'_> {
+impl<'de> Visitor<'de> for JsonValue<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +98,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
         Ok(Value::Number(value.into()))
     }
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that is not finite"))
     }
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -70,8 +118,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                self.0.borrow_mut().get_or_insert(key);
-                return Err(A::Error::custom("duplicate key"));
+                return Err(self.0.twice(key));
             }
             let value = entries.next_value_seed(self)?;
             map.insert(key, value);
@@ -85,7 +132,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Value, CheckpointError> {
-        super::parse(Path::new("config.json"), text)
+        super::parse(Path::new("config.json"), text, 100)
     }
 
     #[test]
@@ -109,6 +156,15 @@ mod tests {
         let deep = "[".repeat(100_000);
         for text in ["", "{", "{}x", "{'a':1}", "nan", "1e999", deep.as_str()] {
             assert!(matches!(parse(text), Err(CheckpointError::Json { .. })), "{:.10}", text);
+        }
+    }
+
+    #[test]
+    fn no_more_values_than_allowed() {
+        let list = |values: usize| format!("[{}0]", "0,".repeat(values - 2));
+        assert_eq!(parse(&list(100)).unwrap().as_array().map(Vec::len), Some(99));
+        for text in [list(101), list(1_000_000), format!("[{}", "0,".repeat(200)), format!("{{\"a\":{}}}", list(100))] {
+            assert!(matches!(parse(&text), Err(CheckpointError::TooMany { limit: 100, .. })), "{:.10}", text);
         }
     }
 }

@@ -16,6 +16,7 @@ mod json;
 mod limits;
 pub mod modules;
 mod rounded;
+mod shard;
 mod source;
 
 pub use bitsandbytes::BitsandbytesDefect;
@@ -23,6 +24,8 @@ pub use dir::ModelDir;
 pub use error::{CheckpointError, HeaderDefect, IndexDefect, NotAFile};
 pub use file::Identity;
 pub use header::{SafetensorsInfo, safetensors_info};
+pub use json::{JsonRules, JsonValue};
 pub use limits::{Limits, OpenOptions};
 pub use rounded::{Rounded, Rounding};
+pub use shard::{RemoteShard, RemoteShards};
 pub use source::Checkpoint;

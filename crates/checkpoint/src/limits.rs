@@ -1,5 +1,8 @@
 //! What is read at most, and where from.
 
+use crate::RemoteShards;
+use std::sync::Arc;
+
 /// The most that is taken in from one model. Every number is checked before memory is allocated for what it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -9,6 +12,8 @@ pub struct Limits {
     pub index_bytes: u64,
     /// Bytes of any other file that is read as JSON: it takes several times as much memory.
     pub json_bytes: u64,
+    /// Values in one JSON file, each number, string, list and object, as far as they are kept: 32 bytes and more of memory each.
+    pub json_values: usize,
     /// Bytes of any other small file that is read whole: tokenizer, model card.
     pub small_file_bytes: u64,
     /// Shards of a model; each stays open.
@@ -27,6 +32,7 @@ impl Default for Limits {
             header_bytes: 100_000_000,
             index_bytes: 100_000_000,
             json_bytes: 64 << 20,
+            json_values: 4_000_000,
             small_file_bytes: 256 << 20,
             shards: 4096,
             tensors: 1_000_000,
@@ -37,7 +43,7 @@ impl Default for Limits {
 }
 
 /// How a model directory is opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
     /// The class to take the model for, on the user's word, whatever config.json's `architectures` says.
     pub class: Option<String>,
@@ -45,6 +51,8 @@ pub struct OpenOptions {
     /// Hub cache (`models--org--name/snapshots/<revision>`, whose files are links into `blobs`) anywhere inside the repository's
     /// folder: a downloaded repository cannot name files of its own choice.
     pub follow_symlinks: bool,
+    /// Where the safetensors files are read from, if they do not lie in the directory.
+    pub remote: Option<Arc<dyn RemoteShards>>,
     /// What is read at most.
     pub limits: Limits,
 }

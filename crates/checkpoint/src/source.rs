@@ -2,16 +2,16 @@
 
 use crate::bitsandbytes::{self, Bitsandbytes};
 use crate::error::IndexDefect;
-use crate::file::{self, Identity};
 use crate::index::Index;
 use crate::int8::{self, Int8, Int8Config};
-use crate::{CheckpointError, ModelDir, header};
+use crate::shard::{RemoteShard, RemoteShards, Shard, name_of};
+use crate::{CheckpointError, ModelDir};
 use ggufsmith_core::{SourceError, TensorInfo, TensorSource};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 /// The safetensors files of a model, open; only their headers have been read. What bitsandbytes quantized, or `convert --format
 /// safetensors` to plain 8-bit codes, reads as what it decodes to.
@@ -35,13 +35,9 @@ struct Stored {
     tensors: Vec<TensorInfo>,
     /// Name to position in `tensors` and position of its file in `shards`.
     by_name: HashMap<String, (usize, usize)>,
-}
-
-#[derive(Debug)]
-struct Shard {
-    path: PathBuf,
-    file: File,
-    opened: Identity,
+    /// Where the shards are read from, if not from files.
+    remote: Option<Arc<dyn RemoteShards>>,
+    finished: OnceLock<Vec<RemoteShard>>,
 }
 
 impl Checkpoint {
@@ -66,7 +62,20 @@ impl Checkpoint {
 
     /// The files that are read, in order, with their size in bytes.
     pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, u64)> {
-        self.stored.shards.iter().map(|shard| (shard.path.as_path(), shard.opened.len))
+        self.stored.shards.iter().map(|shard| (shard.path.as_path(), shard.len()))
+    }
+
+    /// Tell what reads the shards over a network that their weights are about to be asked for.
+    pub fn begin(&self) {
+        if let Some(remote) = &self.stored.remote {
+            remote.begin();
+        }
+    }
+
+    /// The shards that were read over a network, with the hashes that they were found to have: known once
+    /// [`TensorSource::check_unchanged`] has passed. `None` where shards are files.
+    pub fn remote(&self) -> Option<&[RemoteShard]> {
+        self.stored.remote.as_ref().map(|_| self.stored.finished.get().map_or(&[][..], Vec::as_slice))
     }
 
     /// What a user should know: which precision was lost before.
@@ -97,20 +106,25 @@ impl Stored {
         if names.len() > limits.shards {
             return Err(too_many("shards", limits.shards));
         }
-        let mut stored = Stored { shards: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
+        let mut stored = Stored {
+            shards: Vec::new(),
+            tensors: Vec::new(),
+            by_name: HashMap::new(),
+            remote: dir.options().remote.clone(),
+            finished: OnceLock::new(),
+        };
         for name in &names {
-            let Some((path, file, metadata)) = dir.open_file(name)? else {
+            let Some(shard) = Shard::open(dir, name)? else {
                 return Err(missing_shard(dir, index.as_ref(), name));
             };
-            let opened = Identity::of(&metadata);
-            let info = header::read(&path, &file, &opened, limits)?;
-            if stored.tensors.len() + info.tensors.len() > limits.tensors {
+            let tensors = shard.tensors(limits)?;
+            if stored.tensors.len() + tensors.len() > limits.tensors {
                 return Err(too_many("tensors", limits.tensors));
             }
-            stored.add(Shard { path, file, opened }, info.tensors)?;
+            stored.add(shard, tensors)?;
         }
         if let Some(index) = &index {
-            index.check(stored.tensors.iter().map(|info| (info.name.as_str(), file_name(&info.file))))?;
+            index.check(stored.tensors.iter().map(|info| (info.name.as_str(), name_of(&info.file))))?;
         }
         Ok(stored)
     }
@@ -120,8 +134,8 @@ impl Stored {
         for info in tensors {
             let earlier = self.by_name.insert(info.name.clone(), (self.tensors.len(), at));
             if let Some((_, other)) = earlier {
-                let first = file_name(&self.shards[other].path).to_owned();
-                let second = file_name(&shard.path).to_owned();
+                let first = self.shards[other].name().to_owned();
+                let second = shard.name().to_owned();
                 return Err(CheckpointError::InTwoFiles { tensor: info.name, first, second });
             }
             self.tensors.push(info);
@@ -176,53 +190,22 @@ impl TensorSource for Stored {
         };
         let (info, shard) = (&self.tensors[at], &self.shards[shard]);
         let bytes = info.bytes();
-        let end = offset.checked_add(out.len() as u64).filter(|&end| end <= bytes).ok_or_else(|| SourceError::Range {
+        offset.checked_add(out.len() as u64).filter(|&end| end <= bytes).ok_or_else(|| SourceError::Range {
             tensor: name.to_owned(),
             start: offset,
             end: offset.saturating_add(out.len() as u64),
             bytes,
         })?;
-        let result = file::read_exact_at(&shard.file, out, info.offset + offset);
-        // Looked at after reading: what was read lies inside a file that was still the same.
-        shard.check(name, info.offset + end)?;
-        result.map_err(|source| SourceError::Io {
-            file: shard.path.clone(),
-            tensor: name.to_owned(),
-            offset: info.offset + offset,
-            source,
-        })
+        shard.read(name, out, info.offset + offset)
     }
 
     fn check_unchanged(&self) -> Result<(), SourceError> {
-        for shard in &self.shards {
-            let io = |source| SourceError::Io { file: shard.path.clone(), tensor: String::new(), offset: 0, source };
-            let now = match std::fs::metadata(&shard.path) {
-                Ok(metadata) => Identity::of(&metadata),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(SourceError::Changed { file: shard.path.clone() }),
-                Err(e) => return Err(io(e)),
-            };
-            if now != shard.opened {
-                return Err(SourceError::Changed { file: shard.path.clone() });
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Shard {
-    /// Whether the open file is as it was at opening, after `tensor` was read up to byte `expected` of the file.
-    fn check(&self, tensor: &str, expected: u64) -> Result<(), SourceError> {
-        let now = match self.file.metadata() {
-            Ok(metadata) => Identity::of(&metadata),
-            Err(source) => {
-                return Err(SourceError::Io { file: self.path.clone(), tensor: tensor.to_owned(), offset: expected, source });
-            }
-        };
-        if now.len < expected {
-            return Err(SourceError::Shrunk { file: self.path.clone(), tensor: tensor.to_owned(), expected, found: now.len });
-        }
-        if now != self.opened {
-            return Err(SourceError::Changed { file: self.path.clone() });
+        self.shards.iter().try_for_each(Shard::check_unchanged)?;
+        if let Some(remote) = &self.remote {
+            let names: Vec<&str> = self.shards.iter().map(Shard::name).collect();
+            let finished = remote.finish(&names).map_err(|source| SourceError::Remote { source })?;
+            // Asked once more they are still the same.
+            let _ = self.finished.set(finished);
         }
         Ok(())
     }
@@ -230,7 +213,11 @@ impl Shard {
 
 /// The `model*.safetensors` of a directory, sorted; without any (and without an index that names some) says what is there.
 fn weight_files(dir: &ModelDir, has_index: bool) -> Result<Vec<String>, CheckpointError> {
-    let mut names = dir.list("")?;
+    let mut names = match &dir.options().remote {
+        Some(remote) => remote.names(),
+        None => dir.list("")?,
+    };
+    names.sort();
     let pickle = names.iter().find(|n| n.starts_with("pytorch_model") && n.ends_with(".bin")).cloned();
     let consolidated = names.iter().find(|n| n.starts_with("consolidated") && n.ends_with(".safetensors")).cloned();
     names.retain(|name| name.starts_with("model") && name.ends_with(".safetensors"));
@@ -306,9 +293,4 @@ fn is_bitsandbytes(entry: &Value) -> bool {
         Some(method) => method == "bitsandbytes",
         None => flag("load_in_4bit") || flag("load_in_8bit"),
     }
-}
-
-/// The last part of a path; shard names are UTF-8, having come from JSON or from a listing that leaves out others.
-fn file_name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }

@@ -194,6 +194,9 @@ fn what_is_larger_than_the_limits() {
         |limits: Limits| Model::sharded().open_with(OpenOptions { limits, ..OpenOptions::default() }).map(|_| ()).unwrap_err();
     assert!(matches!(limit(Limits { index_bytes: 10, ..Limits::default() }), E::TooLarge { limit: 10, .. }));
     assert!(matches!(limit(Limits { json_bytes: 1, ..Limits::default() }), E::TooLarge { bytes: 2, .. }));
+    let model = Model::sharded().write("config.json", b"{}");
+    let options = OpenOptions { limits: Limits { json_values: 5, ..Limits::default() }, ..OpenOptions::default() };
+    assert!(matches!(model.open_with(options), Err(E::TooMany { what: "values", limit: 5, path }) if path.ends_with(INDEX)));
     assert!(matches!(limit(Limits { shards: 1, ..Limits::default() }), E::TooMany { what: "shards", limit: 1, .. }));
     assert!(matches!(limit(Limits { tensors: 2, ..Limits::default() }), E::TooMany { what: "tensors", limit: 2, .. }));
     assert!(matches!(limit(Limits { header_bytes: 10, ..Limits::default() }), E::Header { .. }));

@@ -31,11 +31,15 @@ struct State {
 }
 
 impl Interrupt {
-    /// Listen from now on. Once per process.
+    /// Listen from now on. A process has one listener: the second call returns the first one's.
     ///
     /// # Errors
     /// [`Failure`] where the system does not let us.
     pub fn listen() -> Result<Self, Failure> {
+        static LISTENING: OnceLock<Interrupt> = OnceLock::new();
+        if let Some(listening) = LISTENING.get() {
+            return Ok(listening.clone());
+        }
         let state = Arc::<State>::default();
         let shared = state.clone();
         ctrlc::set_handler(move || {
@@ -48,7 +52,7 @@ impl Interrupt {
                 output::note("stopping; once more ends at once");
             });
         })?;
-        Ok(Interrupt { state })
+        Ok(LISTENING.get_or_init(|| Interrupt { state }).clone())
     }
 
     /// Set once the user wants to stop.

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod failure;
+mod hub;
 mod interrupt;
 mod names;
 mod output;

@@ -12,7 +12,7 @@ use crate::recipe::{Choices, FileType};
 use crate::requantize::RequantizeError;
 use crate::sink::{FinishedFile, SinkError};
 use ggufsmith_arch::{ArchError, Hparam, Model};
-use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions, Rounded, Rounding};
+use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions, RemoteShard, Rounded, Rounding};
 use ggufsmith_core::{TensorSource, Words, Worker};
 use ggufsmith_gguf::imatrix::ImatrixError;
 use ggufsmith_gguf::{Metadata, SplitLimits};
@@ -202,6 +202,7 @@ impl Conversion {
         if !draft && !refusals.is_empty() {
             return Err(refusals.swap_remove(0).into());
         }
+        plan.source_order = options.open.remote.is_some();
         if let Some(rounded) = &rounded {
             name_values(&mut plan, rounded);
         }
@@ -228,9 +229,15 @@ impl Conversion {
             let reads = self.plan.tensors[index].expr.reads();
             reads.into_iter().map(|info| (info.file.as_path(), info.offset..info.offset + info.bytes())).collect()
         };
-        let inputs = self.checkpoint.files().map(|(path, _)| path.to_owned()).collect();
+        let files = self.checkpoint.files().filter(|_| self.checkpoint.remote().is_none());
+        let inputs = files.map(|(path, _)| path.to_owned()).collect();
         let job = Job { plan: &self.plan, source: self.source(), inputs, reads: &reads };
-        let (finished, weights) = execute(&job, options)?;
+        self.checkpoint.begin();
+        let (finished, mut weights) = execute(&job, options)?;
+        if let Some(shards) = self.checkpoint.remote() {
+            let hashed = |s: &RemoteShard| HashedFile { name: s.name.clone(), bytes: s.bytes, sha256: s.sha256.clone() };
+            weights = Some(shards.iter().map(hashed).collect());
+        }
         if let (Some(command), Some(weights)) = (command, weights) {
             self.write_manifests(command, weights, &finished.files)?;
         }
@@ -265,6 +272,7 @@ impl Conversion {
         inputs.extend(weights);
         inputs.sort_by(|a, b| a.name.cmp(&b.name));
         let mut finished = finished.iter();
+        let (repository, revision) = manifest::origin(self.dir.path()).unzip();
         for output in &self.plan.outputs {
             let outputs: Vec<_> = finished
                 .by_ref()
@@ -277,6 +285,8 @@ impl Conversion {
                 reference: REFERENCE,
                 command: command.clone(),
                 source: self.dir.name(),
+                repository: repository.clone(),
+                revision: revision.clone(),
                 inputs: inputs.clone(),
                 file_type: output.file_type.name(),
                 values: self.rounding().map(Values::of),

@@ -61,8 +61,9 @@ pub(crate) fn execute(job: &Job<'_>, options: RunOptions<'_>) -> Result<(Finishe
         (report, hashes)
     });
     let report = report?;
-    let hashes = hashes.transpose().map_err(ConvertError::Hash)?.flatten();
+    // First: a file that is gone is why it could not be hashed, and has a name here.
     job.source.check_unchanged().map_err(PipelineError::Source)?;
+    let hashes = hashes.transpose().map_err(ConvertError::Hash)?.flatten();
     let files = sink.finish()?;
     let hashed = |(path, (bytes, sha256)): (&PathBuf, (u64, String))| HashedFile { name: file_name(path), bytes, sha256 };
     let weights = hashes.map(|hashes| job.inputs.iter().zip(hashes).map(hashed).collect());

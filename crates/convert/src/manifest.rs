@@ -41,6 +41,12 @@ pub struct Manifest {
     pub command: Vec<String>,
     /// Name of the source directory (it enters the bytes) or file.
     pub source: String,
+    /// The repository of the Hub that the source is a snapshot of, `org/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// Its commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Every file of the source that was read.
     pub inputs: Vec<HashedFile>,
     /// `--type`.
@@ -84,6 +90,15 @@ impl Values {
             skip_modules: rounding.skip_modules.clone(),
         }
     }
+}
+
+/// Repository and commit of a snapshot in a Hub cache (`models--org--name/snapshots/COMMIT`).
+pub(crate) fn origin(dir: &Path) -> Option<(String, String)> {
+    let dir = std::path::absolute(dir).ok()?;
+    let snapshots = dir.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"))?;
+    let repository = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+    // No organization and no name holds `--`.
+    Some((repository.replacen("--", "/", 1), dir.file_name()?.to_str()?.to_owned()))
 }
 
 impl Manifest {
@@ -224,6 +239,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn snapshots_say_where_they_are_from() {
+        let of = |path: &str| origin(Path::new(path));
+        assert_eq!(of("/hub/models--org--a-name/snapshots/abc"), Some(("org/a-name".to_owned(), "abc".to_owned())));
+        assert_eq!(of("/hub/models--gpt2/snapshots/abc"), Some(("gpt2".to_owned(), "abc".to_owned())));
+        for path in ["/hub/model", "/hub/datasets--a--b/snapshots/abc", "/hub/models--a--b/blobs/abc", "/"] {
+            assert_eq!(of(path), None, "{path}");
+        }
+    }
 
     #[test]
     fn files_are_hashed_as_they_are_read() {

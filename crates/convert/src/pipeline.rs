@@ -231,6 +231,13 @@ fn chunks(plan: &Plan) -> Vec<Chunk> {
             at += rows;
         }
     }
+    if plan.source_order {
+        chunks.sort_by_cached_key(|chunk| {
+            let tensor = &plan.tensors[chunk.tensor];
+            let first = tensor.expr.first_read(chunk.rows.start * tensor.cols);
+            first.map(|(info, byte)| (info.file.clone(), info.offset + byte))
+        });
+    }
     chunks
 }
 

@@ -97,6 +97,9 @@ pub struct Plan {
     pub outputs: Vec<PlannedOutput>,
     /// Indices into `tensors` in the order of work: embedding, blocks, head.
     pub work_order: Vec<usize>,
+    /// Work in the order in which the bytes lie in the source's files instead: for a source that can be read only once, from front to
+    /// back.
+    pub source_order: bool,
     /// The importance that [`Place::weighted`] tensors are encoded with.
     pub(crate) imatrix: Option<Arc<Imatrix>>,
 }
@@ -228,7 +231,7 @@ impl Plan {
     pub(crate) fn new(tensors: Vec<PlannedTensor>, outputs: Vec<PlannedOutput>, imatrix: Option<Arc<Imatrix>>) -> Plan {
         let mut work_order: Vec<usize> = (0..tensors.len()).collect();
         work_order.sort_by_key(|&i| model_order(&tensors[i].name));
-        Plan { tensors, outputs, work_order, imatrix }
+        Plan { tensors, outputs, work_order, source_order: false, imatrix }
     }
 
     /// The importance of the columns of a tensor's rows from `row` on, up to the end of its expert; by index in `tensors`.

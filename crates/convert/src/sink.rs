@@ -48,6 +48,8 @@ pub enum SinkError {
     Exists { path: PathBuf },
     #[error("{} is a directory, a file is to be written there", path.display())]
     IsDirectory { path: PathBuf },
+    #[error("{} is a device, a FIFO or a socket, which no file may replace; choose another name", path.display())]
+    NotAFile { path: PathBuf },
     #[error("{} is an input of this run and would be overwritten", path.display())]
     IsInput { path: PathBuf },
     #[error("two outputs have the name {}", path.display())]
@@ -349,6 +351,8 @@ fn check_names(files: &[SinkFile], force: bool, inputs: &[PathBuf]) -> Result<()
         }
         match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => return Err(SinkError::IsDirectory { path }),
+            // Renaming a file over it would take, say, /dev/null away from everybody.
+            Ok(found) if !found.is_file() && !found.is_symlink() => return Err(SinkError::NotAFile { path }),
             Ok(_) if !force => return Err(SinkError::Exists { path }),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

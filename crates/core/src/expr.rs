@@ -111,6 +111,35 @@ impl TensorExpr {
         }
     }
 
+    /// Where in the source an evaluation that begins at element `at` begins to read: the tensor and the byte in it; for rows that are
+    /// permuted, the first of those that are exchanged among themselves. `None` for what is computed. For working in the source's order.
+    pub fn first_read(&self, at: u64) -> Option<(&TensorInfo, u64)> {
+        match self {
+            Self::Read(info) => Some((info, at * info.dtype.bytes() as u64)),
+            Self::Reshape(i, _) | Self::AddOne(i) | Self::SubtractOne(i) => i.first_read(at),
+            Self::SliceRows(input, rows) => input.first_read(at + rows.start * input.item()),
+            Self::PermuteRows { input, dims, axes } => {
+                // Leading axes that stay in place leave blocks of rows, inside which all others move.
+                let kept = axes.iter().enumerate().take_while(|(place, axis)| place == *axis).count();
+                let block = dims.iter().skip(kept).product::<u64>() * input.item();
+                input.first_read(at / block.max(1) * block)
+            }
+            Self::Transpose(input) => input.first_read(0),
+            Self::Concat(inputs) | Self::Stack(inputs) => {
+                let mut base = 0;
+                for input in inputs {
+                    let elems = input.elems();
+                    if at < base + elems {
+                        return input.first_read(at - base);
+                    }
+                    base += elems;
+                }
+                None
+            }
+            Self::Values(..) => None,
+        }
+    }
+
     /// The fewest rows that should be evaluated together for reading to be efficient.
     pub fn min_rows(&self) -> u64 {
         match self {
@@ -399,6 +428,24 @@ mod tests {
             parts.extend(floats(expr, source, cut..expr.elems()));
             assert_eq!(parts, expected, "cut at {cut}");
         }
+    }
+
+    /// What is read from `at` on begins where `first_read` says, or behind it where rows are permuted.
+    #[test]
+    fn first_reads_are_found() {
+        let source = Memory::new(&[("a", &[8, 3]), ("b", &[8, 3])]);
+        let (a, b) = (|| Box::new(source.expr("a")), || Box::new(source.expr("b")));
+        let at = |expr: &TensorExpr, elem: u64| expr.first_read(elem).map(|(info, byte)| (info.name.clone(), byte / 4));
+        let found = |name: &str, elem: u64| Some((name.to_owned(), elem));
+        assert_eq!(at(&a(), 5), found("a", 5));
+        assert_eq!(at(&TensorExpr::SliceRows(b(), 2..8), 3), found("b", 9));
+        let stack = TensorExpr::Stack(vec![*a(), TensorExpr::AddOne(b())]);
+        assert_eq!((at(&stack, 23), at(&stack, 24), at(&stack, 48)), (found("a", 23), found("b", 0), None));
+        // Two heads of four rows, each row exchanged inside its head.
+        let permuted = TensorExpr::PermuteRows { input: a(), dims: vec![2, 2, 2], axes: vec![0, 2, 1] };
+        assert_eq!((at(&permuted, 9), at(&permuted, 12), at(&permuted, 15)), (found("a", 0), found("a", 12), found("a", 12)));
+        assert_eq!(at(&TensorExpr::Transpose(a()), 16), found("a", 0));
+        assert_eq!(at(&TensorExpr::Values(vec![1], Arc::new([1.0])), 0), None);
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub enum SourceError {
     Shrunk { file: PathBuf, tensor: String, expected: u64, found: u64 },
     #[error("{} is no longer the file that was opened: it was written to or replaced meanwhile", file.display())]
     Changed { file: PathBuf },
+    #[error("{source}")]
+    Remote { source: std::io::Error },
     #[error("the source has no tensor {tensor}")]
     NoTensor { tensor: String },
     #[error("tensor {tensor}: bytes {start}..{end} asked for, it has {bytes}")]

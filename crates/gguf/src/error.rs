@@ -124,6 +124,8 @@ pub enum ShardError {
     Name { count: u16 },
     #[error("the file name says shard {name_no} of {name_count}, the metadata says {no} of {count}", no = u32::from(*no) + 1)]
     Number { name_no: u32, name_count: u32, no: u16, count: u16 },
+    #[error("split.no makes it shard {} of several, split.count is {count}", u32::from(*no) + 1)]
+    NotAlone { no: u16, count: u16 },
     #[error(transparent)]
     Key(#[from] crate::lookup::LookupError),
     #[error("split.tensors.count says {expected} tensors, all shards together hold {found}")]

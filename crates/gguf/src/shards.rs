@@ -26,7 +26,7 @@ impl Shards {
     pub fn open(path: &Path, limits: &Limits) -> Result<Shards, GgufError> {
         let given = Gguf::open(path, limits)?;
         let count = given.metadata().lookup::<u16>(SPLIT_COUNT).map_err(|e| fault(path, e.into()))?.unwrap_or(1);
-        let files = if count <= 1 { vec![given] } else { open_all(given, count, limits)? };
+        let files = if count <= 1 { vec![alone(given, count)?] } else { open_all(given, count, limits)? };
         Self::index(files)
     }
 
@@ -89,6 +89,15 @@ impl Shards {
 
 fn fault(file: &Path, kind: ShardError) -> GgufError {
     GgufError::Shard { file: file.to_owned(), kind }
+}
+
+/// A file that calls itself the only one. (What llama-gguf-split merges has a count of 0.)
+fn alone(file: Gguf, count: u16) -> Result<Gguf, GgufError> {
+    match file.metadata().lookup::<u16>(SPLIT_NO) {
+        Err(error) => Err(fault(file.path(), error.into())),
+        Ok(Some(no)) if no > 0 => Err(fault(file.path(), ShardError::NotAlone { no, count })),
+        Ok(_) => Ok(file),
+    }
 }
 
 /// The other shards, by the given one's name; checked against what each says about itself.

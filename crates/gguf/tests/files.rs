@@ -180,6 +180,21 @@ fn a_shard_needs_its_name() {
 }
 
 #[test]
+fn a_file_that_is_said_to_be_the_only_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    // llama-gguf-split leaves (0, 0) in what it merges.
+    for (no, count) in [(0, 0), (0, 1)] {
+        rewrite(&path, no, count, 5, tensors());
+        assert_eq!(open(&path).unwrap().tensors().count(), 5);
+    }
+    for (no, count) in [(1, 0), (1, 1), (7, 1)] {
+        rewrite(&path, no, count, 5, tensors());
+        assert_eq!(shard_error(&path), (path.clone(), ShardError::NotAlone { no, count }));
+    }
+}
+
+#[test]
 fn split_keys_must_be_there_and_of_their_type() {
     let (_dir, paths) = sharded();
     write(&paths[1], &Layout::plan(&Metadata::new(), Vec::new()).unwrap());

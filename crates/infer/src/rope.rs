@@ -57,6 +57,8 @@ impl Table {
     fn of(rope: &Rope, weights: &Weights, n_ctx: usize) -> Result<Self, WeightsError> {
         let long = rope.long.as_ref().filter(|long| n_ctx > long.beyond as usize);
         let (inv_freq, factors) = long.map_or((&rope.inv_freq, &rope.factors), |long| (&long.inv_freq, &long.factors));
+        let grown = rope.dynamic.and_then(|dynamic| dynamic.inv_freq(2 * inv_freq.len(), n_ctx));
+        let inv_freq = grown.as_ref().unwrap_or(inv_freq);
         let factors = factors.as_ref().map(|name| weights.tensor_values(name, &[inv_freq.len() as u64])).transpose()?;
         Ok(Table::new(inv_freq, factors.as_deref(), rope.magnitude, n_ctx))
     }
@@ -108,7 +110,14 @@ mod tests {
     fn long_texts_have_frequencies_of_their_own() {
         let inv_freq = vec![1.0, 0.5];
         let long = LongRope { beyond: 16, inv_freq: inv_freq.clone(), factors: Some("long".into()) };
-        let rope = Rope { layout: RopeLayout::Halves, inv_freq, factors: Some("short".into()), magnitude: 1.5, long: Some(long) };
+        let rope = Rope {
+            layout: RopeLayout::Halves,
+            inv_freq,
+            factors: Some("short".into()),
+            magnitude: 1.5,
+            long: Some(long),
+            dynamic: None,
+        };
         let weights = Weights::new(Box::new(Factors));
         for (n_ctx, expected) in [(16, [1.0, 0.25]), (17, [0.25, 0.0625])] {
             let table = Table::of(&rope, &weights, n_ctx).unwrap();

@@ -6,8 +6,8 @@ mod textbook;
 
 use ggufsmith_arch::Decoder;
 use ggufsmith_arch::decoder::{
-    Activation, Attention, Experts, Ffn, GatedFfn, Layer, Linear, LongRope, Matrix, Norm, NormKind, Over, PlainFfn, QkNorm,
-    Residual, Rope, RopeLayout, SharedExpert, Shares, Vector, every,
+    Activation, Attention, DynamicRope, Experts, Ffn, GatedFfn, Layer, Linear, LongRope, Matrix, Norm, NormKind, Over, PlainFfn,
+    QkNorm, Residual, Rope, RopeLayout, SharedExpert, Shares, Vector, every,
 };
 use ggufsmith_infer::{Batch, Buffers, Gemm, InferError, Model, Session, Weights};
 use textbook::Memory;
@@ -24,7 +24,7 @@ const TOKENS: [u32; 23] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8, 9, 7, 9, 3, 23, 8, 
 
 fn rope(theta: f64, pairs: u32) -> Rope {
     let inv_freq = (0..pairs).map(|i| theta.powf(-f64::from(i) / f64::from(pairs))).collect();
-    Rope { layout: RopeLayout::Halves, inv_freq, factors: None, magnitude: 1.0, long: None }
+    Rope { layout: RopeLayout::Halves, inv_freq, factors: None, magnitude: 1.0, long: None, dynamic: None }
 }
 
 fn gated(name: &str, act: Activation) -> GatedFfn {
@@ -158,6 +158,11 @@ const FEATURES: &[(&str, Change)] = &[
     ("not so long texts", |d| ropes(d, |rope| {
         rope.magnitude = 1.3;
         rope.long = Some(LongRope { beyond: 64, inv_freq: vec![0.3; 4], factors: None });
+    })),
+    ("a base that grows", |d| ropes(d, |rope| rope.dynamic = Some(DynamicRope { beyond: 20, theta: 100.0, factor: 9.0 }))),
+    ("a base that would grow", |d| ropes(d, |rope| {
+        rope.magnitude = 1.3;
+        rope.dynamic = Some(DynamicRope { beyond: 64, theta: 100.0, factor: 9.0 });
     })),
     ("gated gelu", |d| layers(d, |n, l| l.ffn = Ffn::Gated(gated(&format!("{n}.ffn"), Activation::GeluTanh)))),
     ("plain gelu", |d| layers(d, |n, l| l.ffn = Ffn::Plain(PlainFfn {

@@ -5,12 +5,9 @@ use super::TokenizerError;
 use super::arguments::{Arguments, Token};
 use super::engine::{engine, guarded};
 use super::files::Files;
-use super::json::{Kind, TokenizerJson, truthy};
+use super::json::{Kind, MAX_ADDED_TOKENS, TokenizerJson, truthy};
 use serde_json::Value;
 use tokenizers::{AddedToken, Tokenizer};
-
-/// The library builds an automaton over them, at about a kilobyte for each; the most in use are 65,541.
-const MAX_ADDED_TOKENS: usize = 1 << 18;
 
 /// A loaded tokenizer.
 pub(super) struct AutoTokenizer {
@@ -41,15 +38,12 @@ impl AutoTokenizer {
     ) -> Result<Self, TokenizerError> {
         let arguments = Arguments::read(files, json)?;
         let pre_tokenizer = arguments.pre_tokenizer(json);
-        let mut engine = engine(json, vocab, merges, pre_tokenizer.clone())?;
-        for (what, count) in [
-            ("added tokens in tokenizer.json", json.added_tokens.len()),
-            ("added tokens in tokenizer_config.json and its kin", arguments.listed_tokens()),
-        ] {
-            if count > MAX_ADDED_TOKENS {
-                return Err(TokenizerError::Limit { what, count: count as u64, limit: MAX_ADDED_TOKENS as u64 });
-            }
+        let listed = arguments.listed_tokens();
+        if listed > MAX_ADDED_TOKENS {
+            let what = "added tokens in tokenizer_config.json and its kin";
+            return Err(TokenizerError::Limit { what, count: listed as u64, limit: MAX_ADDED_TOKENS as u64 });
         }
+        let mut engine = engine(json, vocab, merges, pre_tokenizer.clone())?;
         let from_json = json.added_tokens.iter().map(|entry| {
             let token = entry.as_object().and_then(Token::read).map(|t| t.finish());
             token.ok_or_else(|| TokenizerError::Type {

@@ -23,10 +23,12 @@ pub(super) fn vocabulary(
     warnings: &mut Vec<String>,
 ) -> Result<Found, TokenizerError> {
     let tokens = take_tokens(files)?;
+    // Asked once more with the added tokens; here before much is built of a vocabulary that is far too large.
+    check_range(&tokens, &[], vocab_size)?;
     let files = &*files;
     let json = files.tokenizer_json.as_ref().ok_or_else(missing)?;
     let auto = AutoTokenizer::load(files, json, &tokens, true, warnings)?;
-    let tokens = without_repetitions(tokens, auto.base);
+    check_repetitions(&tokens, auto.base)?;
     let pre = pre::find(&auto, json, given, warnings)?;
 
     check_range(&tokens, &auto.added, vocab_size)?;
@@ -87,24 +89,22 @@ pub(super) fn take_tokens(files: &mut Files) -> Result<Vec<(String, u32)>, Token
             return Err(TokenizerError::Unsupported { what, supported: "BPE, and SentencePiece models in tokenizer.model" });
         }
     };
-    if tokens.len() > MAX_TOKENS {
-        let (count, limit) = (tokens.len() as u64, MAX_TOKENS as u64);
-        return Err(TokenizerError::Limit { what: "tokens in tokenizer.json", count, limit });
-    }
     Ok(tokens)
 }
 
-/// Of a token that is there twice the last entry counts. `different`: how many different ones there are.
-pub(super) fn without_repetitions(tokens: Vec<(String, u32)>, different: usize) -> Vec<(String, u32)> {
+/// No token may be there twice: which of its ids counts differs between readers of JSON. `different`: how many different ones there are.
+pub(super) fn check_repetitions(tokens: &[(String, u32)], different: usize) -> Result<(), TokenizerError> {
     if tokens.len() == different {
-        return tokens;
+        return Ok(());
     }
-    let mut last = std::collections::HashMap::with_capacity(tokens.len());
-    for (at, (text, _)) in tokens.iter().enumerate() {
-        last.insert(text.as_str(), at);
+    let mut seen = std::collections::HashMap::with_capacity(different);
+    for (token, id) in tokens {
+        if let Some(first) = seen.insert(token.as_str(), *id) {
+            let (token, second) = (token.clone(), *id);
+            return Err(TokenizerError::RepeatedToken { file: FILE, token, first, second });
+        }
     }
-    let keep: Vec<bool> = tokens.iter().enumerate().map(|(at, (text, _))| last.get(text.as_str()) == Some(&at)).collect();
-    tokens.into_iter().zip(keep).filter_map(|(token, keep)| keep.then_some(token)).collect()
+    Ok(())
 }
 
 /// A token and, for an added one, its flags.

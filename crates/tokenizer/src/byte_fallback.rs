@@ -38,7 +38,7 @@ pub(super) fn vocabulary(files: &mut Files, scores: Scores, warnings: &mut Vec<S
     let json = files.tokenizer_json.as_ref().ok_or(TokenizerError::Missing { looked_for: &["tokenizer.json"] })?;
     let auto = AutoTokenizer::load(files, json, &tokens, false, warnings)?;
     let base = auto.base;
-    let tokens = bpe::without_repetitions(tokens, base);
+    bpe::check_repetitions(&tokens, base)?;
     let specials: HashSet<u32> = auto.specials.iter().filter_map(|token| auto.id(token)).collect();
     let slots = |tokens| bpe::slots(tokens, &auto.added);
     match scores {

@@ -24,6 +24,10 @@ pub enum TokenizerError {
     )]
     DuplicateId { file: &'static str, id: u64, first: String, second: String },
     #[error(
+        "{file}: the token {token:?} is there twice, with the ids {first} and {second}; which one counts is not defined: remove one"
+    )]
+    RepeatedToken { file: &'static str, token: String, first: u32, second: u32 },
+    #[error(
         "{file}: the token {token:?} has the id {id}, config.json's vocab_size is {vocab_size}: the embedding has no row for it"
     )]
     IdOutOfRange { file: &'static str, token: String, id: u64, vocab_size: u64 },

@@ -56,7 +56,9 @@ use routes::Output;
 use vocabulary::{TokenType, Vocabulary, looks_special};
 
 /// The largest vocabulary that is read or written; the largest in use has 262,400 tokens.
-pub const MAX_TOKENS: usize = 1 << 22;
+pub const MAX_TOKENS: usize = 1 << 20;
+/// The most merges that are read; the most in use are some 600,000.
+const MAX_MERGES: usize = 1 << 21;
 
 /// What is known of the model beside its tokenizer files.
 #[derive(Debug, Clone, Copy)]

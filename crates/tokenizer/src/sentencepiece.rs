@@ -1,7 +1,7 @@
 //! `tokenizer.model`: the pieces of a SentencePiece `ModelProto`, read from protocol-buffer wire format.
 
-use super::TokenizerError;
 use super::error::SentencePieceDefect as Defect;
+use super::{MAX_TOKENS, TokenizerError};
 use std::collections::HashSet;
 
 /// `SentencePiece.Type` of sentencepiece_model.proto.
@@ -49,6 +49,10 @@ pub(super) fn pieces(bytes: &[u8]) -> Result<Vec<Piece>, TokenizerError> {
     while let Some(field) = fields.next()? {
         if field.number == 1 {
             let message = field.message()?;
+            if pieces.len() == MAX_TOKENS {
+                let (count, limit) = (MAX_TOKENS as u64 + 1, MAX_TOKENS as u64);
+                return Err(TokenizerError::Limit { what: "pieces in tokenizer.model", count, limit });
+            }
             let piece = piece(message, pieces.len())?;
             pieces.push(piece);
         }

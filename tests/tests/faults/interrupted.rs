@@ -12,12 +12,15 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const TYPES: &str = "F32,Q8_0,Q4_0,Q5_1";
-const MOMENTS: u32 = 50;
+/// How often each kind of run is killed: 200 times in all.
+const MOMENTS: [(Kind, u32); 3] = [(Kind::Types, 100), (Kind::Shards, 50), (Kind::Quantize, 50)];
 const SEED: u64 = 0x6b_69_6c_6c;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        plain("interrupted::killed_at_random_moments_leaves_only_complete_files", killed),
+        plain("interrupted::killed_at_random_moments_leaves_only_complete_files", || killed(MOMENTS[0])),
+        plain("interrupted::killed_while_it_writes_shards_leaves_only_complete_files", || killed(MOMENTS[1])),
+        plain("interrupted::killed_while_it_quantizes_leaves_only_complete_files", || killed(MOMENTS[2])),
         plain("interrupted::an_incomplete_file_is_noticed", noticed),
         plain("interrupted::killed_as_files_appear_leaves_only_complete_files", killed_at_the_end),
         #[cfg(unix)]
@@ -29,9 +32,21 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
+/// What is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Four files from one read.
+    Types,
+    /// One output in shards.
+    Shards,
+    /// From GGUF to GGUF.
+    Quantize,
+}
+
 /// A model, a folder for its outputs, and what an undisturbed run makes of it.
 struct Stage {
     _folder: tempfile::TempDir,
+    kind: Kind,
     model: PathBuf,
     out: PathBuf,
     expected: BTreeMap<String, String>,
@@ -39,12 +54,17 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(mebibytes: u64) -> Result<Self, String> {
+    fn new(kind: Kind, mebibytes: u64) -> Result<Self, String> {
         let folder = scratch();
         let (model, out) = (folder.path().join("hf"), folder.path().join("out"));
         Shape::of_bytes(mebibytes << 20, 512, 2).write(&model).map_err(|e| e.to_string())?;
         std::fs::create_dir(&out).map_err(|e| e.to_string())?;
-        let mut stage = Stage { _folder: folder, model, out, expected: BTreeMap::new(), duration: Duration::ZERO };
+        if kind == Kind::Quantize {
+            let (source, file) = (model.to_string_lossy(), folder.path().join("in.gguf"));
+            let convert = ["convert", &source, "--type", "BF16", "--out", &file.to_string_lossy(), "--quiet", "--no-manifest"];
+            ggufsmith_tests::binary::ggufsmith(&convert).ok()?;
+        }
+        let mut stage = Stage { _folder: folder, kind, model, out, expected: BTreeMap::new(), duration: Duration::ZERO };
         // The first run warms the caches.
         for _ in 0..2 {
             stage.clear()?;
@@ -53,12 +73,32 @@ impl Stage {
             stage.duration = start.elapsed();
         }
         stage.expected = outputs::hashes(&stage.out);
-        if stage.expected.len() == TYPES.split(',').count() { Ok(stage) } else { Err(format!("{:?}", stage.expected)) }
+        let files = match kind {
+            Kind::Types => TYPES.split(',').count()..=TYPES.split(',').count(),
+            Kind::Shards => 3..=usize::MAX,
+            Kind::Quantize => 1..=1,
+        };
+        if files.contains(&stage.expected.len()) { Ok(stage) } else { Err(format!("{:?}", stage.expected)) }
     }
 
     fn start(&self) -> Result<Child, String> {
         let (source, target) = (self.model.to_string_lossy(), self.out.to_string_lossy());
-        let mut command = command(&["convert", &source, "--out", &target, "--type", TYPES, "--quiet"]);
+        let (input, output) = (self.model.with_file_name("in.gguf"), self.out.join("out.gguf"));
+        let mut command = match self.kind {
+            Kind::Types => command(&["convert", &source, "--out", &target, "--type", TYPES, "--quiet"]),
+            Kind::Shards => {
+                command(&["convert", &source, "--out", &target, "--type", "BF16", "--split-max-size", "8M", "--quiet"])
+            }
+            Kind::Quantize => command(&[
+                "quantize",
+                &input.to_string_lossy(),
+                &output.to_string_lossy(),
+                "Q4_K_M",
+                "--device",
+                "cpu",
+                "--quiet",
+            ]),
+        };
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|e| e.to_string())
     }
 
@@ -111,11 +151,11 @@ fn kill(mut child: Child) -> Result<ExitStatus, String> {
     child.wait().map_err(|e| e.to_string())
 }
 
-fn killed() -> Result<(), String> {
-    let stage = Stage::new(48)?;
+fn killed((kind, moments): (Kind, u32)) -> Result<(), String> {
+    let stage = Stage::new(kind, 48)?;
     let mut random = SplitMix(SEED);
     let (mut runs, mut killed, mut with_leftovers) = (0, 0, 0);
-    while killed < MOMENTS {
+    while killed < moments {
         stage.clear()?;
         let fraction = (random.next() >> 11) as f64 / (1u64 << 53) as f64;
         let child = stage.start()?;
@@ -128,12 +168,12 @@ fn killed() -> Result<(), String> {
         if runs % 10 == 0 {
             stage.run_again().map_err(|e| format!("moment {runs}: {e}"))?;
         }
-        if runs > 4 * MOMENTS {
+        if runs > 4 * moments {
             return Err(format!("of {runs} runs only {killed} were cut short"));
         }
     }
     // The test itself: it proves something only where files were being written.
-    if with_leftovers < MOMENTS / 5 {
+    if with_leftovers < moments / 5 {
         return Err(format!("only {with_leftovers} of {killed} runs were killed while they were writing"));
     }
     Ok(())
@@ -141,7 +181,7 @@ fn killed() -> Result<(), String> {
 
 /// The check itself: a file that lacks its end, or a manifest that does, must be reported.
 fn noticed() -> Result<(), String> {
-    let stage = Stage::new(4)?;
+    let stage = Stage::new(Kind::Types, 4)?;
     stage.check()?;
     for ending in ["-Q4_0.gguf", "-Q4_0.gguf.manifest.json"] {
         let names = outputs::names(&stage.out);
@@ -160,7 +200,7 @@ fn noticed() -> Result<(), String> {
 
 /// The narrow moment in which files get their names.
 fn killed_at_the_end() -> Result<(), String> {
-    let stage = Stage::new(8)?;
+    let stage = Stage::new(Kind::Types, 8)?;
     for _ in 0..10 {
         let mut child = stage.start()?;
         let patience = Instant::now() + Duration::from_secs(60);
@@ -182,7 +222,7 @@ fn killed_at_the_end() -> Result<(), String> {
 /// Ask a run to stop while it writes: exit code 130 and an empty folder.
 #[cfg(unix)]
 fn stopped(signal: rustix::process::Signal) -> Result<(), String> {
-    let stage = Stage::new(192)?;
+    let stage = Stage::new(Kind::Types, 192)?;
     let mut random = SplitMix(SEED);
     let (mut stopped, mut attempts) = (0, 0);
     while stopped < 5 {
@@ -213,7 +253,7 @@ fn stopped(signal: rustix::process::Signal) -> Result<(), String> {
 /// `--format safetensors`, asked to stop once, and twice at once.
 #[cfg(unix)]
 fn directory_stopped() -> Result<(), String> {
-    let stage = Stage::new(192)?;
+    let stage = Stage::new(Kind::Types, 192)?;
     let out = stage.out.join("codes");
     let (source, target) = (stage.model.to_string_lossy().into_owned(), out.to_string_lossy().into_owned());
     let arguments = ["convert", &source, "--type", "INT8_ABSMAX", "--format", "safetensors", "--out", &target, "--quiet"];

@@ -2,6 +2,8 @@
 
 mod input;
 mod interrupted;
+#[cfg(target_os = "linux")]
+mod matrix;
 mod storage;
 
 use ggufsmith_tests::binary::Run;
@@ -31,5 +33,7 @@ fn main() -> ExitCode {
     let mut trials = input::trials();
     trials.extend(interrupted::trials());
     trials.extend(storage::trials());
+    #[cfg(target_os = "linux")]
+    trials.extend(matrix::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -117,6 +117,7 @@ mod tests {
             factors: Some("short".into()),
             magnitude: 1.0,
             long: Some(LongRope { beyond: 4, inv_freq: vec![1.0; 2], factors: Some("long".into()) }),
+            dynamic: None,
         };
         let qkv = |from: u64| Linear {
             weight: Matrix::whole("qkv", 24, 8).rows(std::iter::once(from..from + 8)),

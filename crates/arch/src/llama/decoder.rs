@@ -13,8 +13,7 @@ const EXPERTS: (&str, [&str; 3]) = ("block_sparse_moe", ["w1", "w3", "w2"]);
 pub(crate) fn of_config(config: &Config, params: &TextParams, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
     let flag = |key| Ok::<_, DecoderError>(config.opt_bool(key)?.unwrap_or(false));
     let (attention_bias, mlp_bias) = (flag("attention_bias")?, flag("mlp_bias")?);
-    // LlamaForCausalLM knows no window, whatever its config.json says.
-    let window = if config.is_filled_as("llama") { None } else { config.opt_u32("sliding_window")? };
+    let window = super::window(config)?;
     let gated = Gated {
         shape: Shape::of_params(params),
         names: HF,

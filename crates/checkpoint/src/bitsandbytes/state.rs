@@ -10,6 +10,8 @@ pub(super) const MAX_BYTES: u64 = 4096;
 
 /// The block lengths that bitsandbytes accepts.
 const BLOCK_LENS: [u64; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
+/// Values of its JSON; bitsandbytes writes a dozen.
+const MAX_VALUES: usize = 10_000;
 
 /// What a quant_state says.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ impl QuantState {
     pub fn parse(text: &[u8], suffix: &str, max_dims: usize) -> Result<Self, Defect> {
         let text = std::str::from_utf8(text).map_err(|e| Defect::StateNotUtf8 { offset: e.valid_up_to() })?;
         // The path is not shown: the error that is made of this one names the tensor.
-        let json = crate::json::parse(Path::new(""), text).map_err(|error| {
+        let json = crate::json::parse(Path::new(""), text, MAX_VALUES).map_err(|error| {
             Defect::StateJson(match error {
                 crate::CheckpointError::Json { source, .. } => source.to_string(),
                 crate::CheckpointError::DuplicateKey { key, .. } => format!("the key {key:?} is there twice"),

@@ -14,6 +14,7 @@ pub(super) use source::check as check_source;
 
 use super::verify;
 use crate::failure::Failure;
+use crate::hub::{self, Located, Need};
 use crate::interrupt::Interrupt;
 use crate::{names, output, threads};
 use clap::ValueEnum;
@@ -33,7 +34,8 @@ use std::time::Instant;
 #[derive(Debug, clap::Args)]
 #[command(after_help = include_str!("convert/help.txt"))]
 pub struct Arguments {
-    /// Directory with config.json, safetensors and the tokenizer's files
+    /// Directory with config.json, safetensors and the tokenizer's files, or a model of the Hugging Face Hub: org/name, or
+    /// org/name@revision
     source: PathBuf,
 
     /// Type to write, in any case; repeat it, or separate several by commas (`ggufsmith list types` shows all)
@@ -108,6 +110,11 @@ pub struct Arguments {
     /// Follow links that leave the model's directory
     #[arg(long, help_heading = "Model")]
     follow_symlinks: bool,
+
+    /// Read the weights of a model on the Hub once, from front to back, and store none of them; files get their names only when every
+    /// hash is the Hub's
+    #[arg(long, conflicts_with = "verify", help_heading = "Model")]
+    stream: bool,
 
     /// Worker threads [default: one per core]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Run")]
@@ -194,14 +201,16 @@ impl Arguments {
         if let Some(flag) = self.verification.given().filter(|_| !self.verify) {
             return Err(Failure::new(format!("{flag} says how to verify, and --verify was not given")).hint("add --verify"));
         }
-        source::check(&self.source)?;
+        let located = self.locate()?;
+        let source = located.path.as_path();
+        let options = Options { open: self.open_options(&located), ..options };
         let threads = threads::count(self.threads);
         if self.dry_run {
-            let conversion = Conversion::prepare_with(&self.source, &options, preparation)?;
+            let conversion = Conversion::prepare_with(source, &options, preparation)?;
             return self.show(&conversion, threads);
         }
         let interrupt = Interrupt::listen()?;
-        let conversion = Conversion::prepare_with(&self.source, &options, preparation)?;
+        let conversion = Conversion::prepare_with(source, &options, preparation)?;
         interrupt.check()?;
         conversion.warnings.iter().for_each(|warning| output::warning(warning));
         let settings = run::Settings {
@@ -221,7 +230,7 @@ impl Arguments {
         if !self.verify {
             return if self.json { output::json(&summary) } else { Ok(()) };
         }
-        let reports = self.verify_outputs(&conversion, threads, &interrupt)?;
+        let reports = self.verify_outputs(&conversion, &located, threads, &interrupt)?;
         if self.json {
             let mut summary = serde_json::to_value(&summary)?;
             summary["reports"] = serde_json::to_value(&reports)?;
@@ -237,9 +246,9 @@ impl Arguments {
         if let Some(flag) = self.of_gguf() {
             return Err(Failure::new(format!("{flag} is for GGUF files, not for --format safetensors")));
         }
-        source::check(&self.source)?;
+        let located = self.locate()?;
         self.bitsandbytes.run(&bitsandbytes::Request {
-            source: &self.source,
+            source: &located.path,
             types: self.types.iter().map(OutputType::name).collect(),
             out: self.out.as_deref(),
             only: self.tensor_types.only(),
@@ -248,14 +257,27 @@ impl Arguments {
             verify: self.verify,
             manifest: !self.no_manifest,
             threads: threads::count(self.threads),
-            open: self.open_options(),
+            open: self.open_options(&located),
             json: self.json,
             quiet: self.quiet,
         })
     }
 
-    fn open_options(&self) -> OpenOptions {
-        OpenOptions { class: self.arch.clone(), follow_symlinks: self.follow_symlinks, ..OpenOptions::default() }
+    /// The model's directory, downloaded if it is on the Hub.
+    fn locate(&self) -> Result<Located, Failure> {
+        let need = match (self.dry_run, self.stream) {
+            (true, _) => Need::Headers,
+            (false, true) => Need::Stream,
+            (false, false) => Need::Weights,
+        };
+        let located = hub::locate(&self.source, need, self.quiet)?;
+        source::check(&located.path)?;
+        Ok(located)
+    }
+
+    fn open_options(&self, located: &Located) -> OpenOptions {
+        let (class, remote) = (self.arch.clone(), located.remote.clone());
+        OpenOptions { class, follow_symlinks: self.follow_symlinks, remote, ..OpenOptions::default() }
     }
 
     /// The first option that was given and means something to GGUF files alone.
@@ -273,6 +295,7 @@ impl Arguments {
             (self.strict_config, "--strict-config"),
             (self.device == device::Device::Gpu, "--device gpu"),
             (self.bitsandbytes.carrier.is_some(), "--nf4-carrier"),
+            (self.stream, "--stream"),
         ];
         let given = given.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag);
         given.or(self.tensor_types.of_gguf()).or(self.verification.given())
@@ -306,17 +329,23 @@ impl Arguments {
     }
 
     /// The outputs, of split ones the first shard, against the source.
-    fn verify_outputs(&self, conversion: &Conversion, threads: usize, interrupt: &Interrupt) -> Result<Vec<Report>, Failure> {
+    fn verify_outputs(
+        &self,
+        conversion: &Conversion,
+        located: &Located,
+        threads: usize,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Report>, Failure> {
         let first = conversion.plan.outputs.iter().filter_map(|output| output.files.first());
         let files: Vec<PathBuf> = first.map(|file| file.path.clone()).collect();
         self.verification.verify(&verify::Run {
             files: &files,
-            source: &self.source,
+            source: &located.path,
             threads,
             imatrix: self.imatrix.as_deref(),
             values: conversion.rounding(),
             quiet: self.quiet,
-            open: self.open_options(),
+            open: self.open_options(located),
             interrupt,
         })
     }
@@ -367,7 +396,8 @@ impl Arguments {
             },
             pre: self.pre.clone(),
             strict_config: self.strict_config,
-            open: self.open_options(),
+            // Known once the source is found, which may take a download: what is wrong with the wishes is said before.
+            open: OpenOptions::default(),
         })
     }
 }

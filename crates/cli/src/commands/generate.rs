@@ -7,6 +7,7 @@ mod run;
 mod tests;
 
 use crate::failure::Failure;
+use crate::hub::{self, Need};
 use crate::interrupt::Interrupt;
 use crate::{output, units};
 use comparison::Comparison;
@@ -25,7 +26,7 @@ const PROMPT_FILE_BYTES: u64 = 64 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = include_str!("generate/help.txt"))]
 pub struct Arguments {
-    /// GGUF file (of a model in shards: any of them), or model directory
+    /// GGUF file (of a model in shards: any of them), model directory, or org/name[@revision] on the Hub
     model: PathBuf,
 
     /// Text to continue
@@ -206,9 +207,14 @@ impl Arguments {
     fn continue_with(&self, task: &Task) -> Result<(), Failure> {
         let paths: Vec<&Path> = std::iter::once(&self.model).chain(&self.compare).map(PathBuf::as_path).collect();
         let options = OpenOptions { n_ctx: self.n_ctx.map(|n| n as usize), memory: self.memory };
-        paths.iter().try_for_each(|path| super::check_exists(path))?;
+        let locate = |path: &&Path| {
+            let located = hub::locate(path, Need::Weights, self.quiet)?.path;
+            super::check_exists(&located)?;
+            Ok(located)
+        };
+        let located = paths.iter().map(locate).collect::<Result<Vec<PathBuf>, Failure>>()?;
         // All are opened before the first one works: a mistake in the second path should not come late.
-        let models = paths.iter().map(|path| model::open(path, &options)).collect::<Result<Vec<_>, _>>()?;
+        let models = located.iter().map(|path| model::open(path, &options)).collect::<Result<Vec<_>, _>>()?;
         let mut runs = Vec::new();
         for (path, model) in paths.iter().zip(&models) {
             if paths.len() > 1 && !self.json {

@@ -6,6 +6,7 @@ mod safetensors;
 mod tensors;
 
 use crate::failure::Failure;
+use crate::hub::{self, Need};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(after_help = include_str!("inspect/help.txt"))]
 pub struct Arguments {
-    /// GGUF file (of a model in shards: any of them), .safetensors file, or model directory
+    /// GGUF file (of a model in shards: any of them), .safetensors file, model directory, or org/name[@revision] on the Hub
     path: PathBuf,
 
     /// Leave out the list of tensors
@@ -42,13 +43,14 @@ enum Kind {
 impl Arguments {
     /// Print what the path holds.
     pub fn run(&self) -> Result<(), Failure> {
-        let shown = self.path.display();
+        let located = hub::locate(&self.path, Need::Headers, false)?;
+        let shown = located.path.display();
         let fault = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound => Failure::new(format!("there is no file or directory {shown}")),
             _ => Failure::from(io::Error::new(e.kind(), format!("{shown}: {e}"))),
         };
-        match kind(&self.path).map_err(fault)? {
-            Kind::Directory => directory::show(self),
+        match kind(&located.path).map_err(fault)? {
+            Kind::Directory => directory::show(self, &located),
             Kind::Gguf => gguf::show(self),
             Kind::Safetensors => safetensors::show(self),
             Kind::Other => Err(Failure::new(format!("{shown} is neither a GGUF nor a safetensors file"))

@@ -1,6 +1,7 @@
 //! `ggufsmith perplexity`.
 
 use crate::failure::Failure;
+use crate::hub::{self, Need};
 use crate::interrupt::Interrupt;
 use crate::steps::Steps;
 use crate::{output, texts, threads};
@@ -17,7 +18,7 @@ use std::time::Instant;
 #[derive(Debug, clap::Args)]
 #[command(after_help = include_str!("perplexity/help.txt"))]
 pub struct Arguments {
-    /// GGUF file, or directory with config.json, safetensors and the tokenizer's files
+    /// GGUF file, or directory with config.json, safetensors and the tokenizer's files, or org/name[@revision] on the Hub
     model: PathBuf,
 
     /// Text to measure on [default: an embedded article of the Encyclopaedia Britannica of 1911]
@@ -85,11 +86,12 @@ struct Summary<'a> {
 impl Arguments {
     /// Measure and print.
     pub fn run(&self) -> Result<(), Failure> {
-        super::check_exists(&self.model)?;
+        let path = hub::locate(&self.model, Need::Weights, self.quiet)?.path;
+        super::check_exists(&path)?;
         let interrupt = Interrupt::listen()?;
         let text = texts::evaluation(self.text.as_deref())?;
         let open = OpenOptions { follow_symlinks: self.follow_symlinks, ..OpenOptions::default() };
-        let side = Side::open(&self.model, open)?;
+        let side = Side::open(&path, open)?;
         let threads = threads::pool(self.threads)?;
         let summary = threads.install(|| self.measure(side, &text, &interrupt))?;
         if self.json {

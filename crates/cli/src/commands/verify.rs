@@ -3,6 +3,7 @@
 mod engine;
 
 use crate::failure::Failure;
+use crate::hub::{self, Need};
 use crate::interrupt::Interrupt;
 use crate::steps::Steps;
 use crate::{names, output, texts, threads};
@@ -23,7 +24,8 @@ pub struct Arguments {
     #[arg(required = true, value_name = "FILE.gguf")]
     files: Vec<PathBuf>,
 
-    /// The model they were made from: a directory with config.json, safetensors and the tokenizer's files
+    /// The model they were made from: a directory with config.json, safetensors and the tokenizer's files, or org/name[@revision] on
+    /// the Hub
     #[arg(long, visible_alias = "source", value_name = "SOURCE")]
     against: PathBuf,
 
@@ -159,12 +161,13 @@ impl Arguments {
             let message = format!("--against {} is a file; a model's directory is needed", self.against.display());
             return Err(Failure::new(message).hint("the directory has config.json, safetensors and the tokenizer's files"));
         }
-        super::convert::check_source(&self.against)?;
         self.files.iter().try_for_each(|file| super::check_exists(file))?;
+        let source = hub::locate(&self.against, Need::Weights, self.quiet)?.path;
+        super::convert::check_source(&source)?;
         let interrupt = Interrupt::listen()?;
         let run = Run {
             files: &self.files,
-            source: &self.against,
+            source: &source,
             threads: threads::count(self.threads),
             imatrix: self.imatrix.as_deref(),
             values: self.values.as_ref(),

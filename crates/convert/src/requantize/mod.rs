@@ -120,6 +120,8 @@ impl Requantization {
             reference: REFERENCE,
             command,
             source: file_name(&self.path),
+            repository: None,
+            revision: None,
             inputs,
             file_type: output.file_type.name(),
             values: None,

@@ -227,6 +227,12 @@ fn rotate(a: &Attention, memory: &Memory, head: &mut [f64], position: usize, n_c
     }
     let n = freqs.len();
     for (i, freq) in freqs.iter().enumerate() {
+        let grown = rope.dynamic.filter(|dynamic| n_ctx > dynamic.beyond as usize).map(|dynamic| {
+            let growth = 1.0 + dynamic.factor * (n_ctx as f64 / f64::from(dynamic.beyond) - 1.0);
+            let base = dynamic.theta * (growth.ln() * n as f64 / (n as f64 - 1.0)).exp();
+            1.0 / base.powf(i as f64 / n as f64)
+        });
+        let freq = grown.unwrap_or(*freq);
         let factor = factors.as_ref().map_or(1.0, |name| memory.at(name, i as u64));
         let (sin, cos) = (position as f64 * freq / factor).sin_cos();
         let (first, second) = match rope.layout {

@@ -28,8 +28,8 @@ impl Merges {
         merges: &[String],
         more: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, GgufTokenizerError> {
-        if merges.len() > super::MAX_MERGES {
-            return Err(GgufTokenizerError::Limit { key: MERGES, count: merges.len(), limit: super::MAX_MERGES });
+        if merges.len() > crate::MAX_MERGES {
+            return Err(GgufTokenizerError::Limit { key: MERGES, count: merges.len(), limit: crate::MAX_MERGES });
         }
         let mut others: HashMap<String, u32> = HashMap::new();
         let mut symbol = |text: &str| match ids.get(text).or_else(|| others.get(text)) {

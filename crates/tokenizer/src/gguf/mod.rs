@@ -32,8 +32,6 @@ use kind::{Defaults, Kind};
 use partition::{Part, Specials};
 use std::collections::{BTreeSet, HashMap};
 
-/// The most merges that are read.
-const MAX_MERGES: usize = 1 << 22;
 /// Bytes of the longest text that is encoded at once.
 pub const MAX_TEXT: usize = 1 << 30;
 

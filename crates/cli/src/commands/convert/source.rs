@@ -24,7 +24,9 @@ pub fn check(source: &Path) -> Result<(), Failure> {
                 _ => failure,
             })
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(source)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("there is no directory {shown}")).hint("a model of the Hugging Face Hub is named org/name"))
+        }
         Err(error) => Err(Failure::from(io::Error::new(error.kind(), format!("{shown}: {error}")))),
     }
 }
@@ -57,43 +59,5 @@ pub fn metadata_file(path: &Path) -> Result<serde_json::Map<String, serde_json::
         Ok(serde_json::Value::Object(map)) => Ok(map),
         Ok(_) => Err(refuse(&"no JSON object").hint(r#"write keys and values: {"general.name": "My model"}"#)),
         Err(error) => Err(refuse(&format_args!("not JSON: {error}"))),
-    }
-}
-
-fn missing(source: &Path) -> Failure {
-    let Some((repository, revision)) = source.to_str().and_then(repository_id) else {
-        return Failure::new(format!("there is no directory {}", source.display()));
-    };
-    let name = repository.rsplit('/').next().unwrap_or(repository);
-    let revision = revision.map(|r| format!(" --revision {r}")).unwrap_or_default();
-    Failure::new(format!("there is no directory {}, and downloading from the Hugging Face Hub is not supported yet", source.display()))
-        .hint(format!("`hf download {repository}{revision} --local-dir {name}`, then `ggufsmith convert {name}`"))
-}
-
-/// `org/name` or `org/name@revision`, as the Hub spells them.
-fn repository_id(text: &str) -> Option<(&str, Option<&str>)> {
-    let (id, revision) = match text.split_once('@') {
-        Some((id, revision)) => (id, Some(revision)),
-        None => (text, None),
-    };
-    let (organization, name) = id.split_once('/')?;
-    let plain = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    (plain(organization) && plain(name) && revision.is_none_or(|revision| revision.split('/').all(plain))).then_some((id, revision))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repository_ids_are_told_from_paths() {
-        assert_eq!(repository_id("HuggingFaceTB/SmolLM2-135M"), Some(("HuggingFaceTB/SmolLM2-135M", None)));
-        assert_eq!(repository_id("a/b@refs/pr/1"), Some(("a/b", Some("refs/pr/1"))));
-        for path in ["./model", "../a", "/a/b", "a/b/c", "model", "a/", "a/b c", "a/$(b)"] {
-            assert_eq!(repository_id(path), None, "{path}");
-        }
     }
 }

@@ -4,9 +4,10 @@ use super::Arguments;
 use super::safetensors::tensor;
 use super::tensors::{self, Tensor, Totals};
 use crate::failure::Failure;
+use crate::hub::Located;
 use crate::output::{self, printable};
 use crate::units;
-use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir};
+use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions};
 use ggufsmith_core::TensorSource;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,8 +42,9 @@ struct Tokenizer {
 }
 
 /// Print the directory.
-pub fn show(arguments: &Arguments) -> Result<(), Failure> {
-    let dir = ModelDir::open(&arguments.path).map_err(|error| match error {
+pub fn show(arguments: &Arguments, located: &Located) -> Result<(), Failure> {
+    let options = OpenOptions { remote: located.remote.clone(), ..OpenOptions::default() };
+    let dir = ModelDir::open_with(&located.path, options).map_err(|error| match error {
         CheckpointError::NotAModel { .. } => Failure::from(error).hint("`ggufsmith inspect` takes a single .gguf or .safetensors file, too"),
         other => other.into(),
     })?;
