@@ -1,6 +1,7 @@
 //! What comes out of a conversion: the reference tools' bytes, for every fixture and on any number of threads.
 
 mod behaviour;
+mod concurrent;
 mod converter;
 mod engine;
 mod golden;
@@ -35,5 +36,6 @@ fn main() -> ExitCode {
     trials.extend(converter::trials());
     trials.extend(engine::trials());
     trials.extend(behaviour::trials());
+    trials.extend(concurrent::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
