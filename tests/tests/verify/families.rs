@@ -137,7 +137,7 @@ fn damaged(name: &str, damage: &dyn Fn(&mut Gguf), seen: &[&str]) -> Result<(), 
 }
 
 fn swap_halves(file: &mut Gguf, name: &str) {
-    let data = &mut file.tensor(name).data;
+    let data = &mut file.tensor(name).bytes;
     let half = data.len() / 2;
     data.rotate_left(half);
 }
@@ -153,7 +153,7 @@ fn experts() -> Result<(), String> {
 fn norms() -> Result<(), String> {
     for name in ["gemma", "gemma2", "gemma3"] {
         let minus_one = |file: &mut Gguf| {
-            for word in file.tensor("blk.0.attn_norm.weight").data.as_chunks_mut::<4>().0 {
+            for word in file.tensor("blk.0.attn_norm.weight").bytes.as_chunks_mut::<4>().0 {
                 *word = (f32::from_le_bytes(*word) - 1.0).to_le_bytes();
             }
         };
