@@ -1,6 +1,8 @@
 //! The Hub, with the real binary against a server on loopback.
 
 mod case;
+mod push;
+mod push_faults;
 mod read;
 mod read_faults;
 mod stream;
@@ -27,5 +29,7 @@ fn main() -> ExitCode {
     let mut trials = read::trials();
     trials.extend(read_faults::trials());
     trials.extend(stream::trials());
+    trials.extend(push::trials());
+    trials.extend(push_faults::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
