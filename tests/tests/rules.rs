@@ -38,7 +38,7 @@ const CONFINED: &[(&str, &str)] = &[
     ("ctrlc", "cli"),
     ("wgpu", "gpu"),
     ("naga", "shaders"),
-    ("hf-hub", "hub"),
+    ("hf-xet", "hub"),
 ];
 
 /// Crates without `unsafe`.
@@ -125,7 +125,7 @@ fn a_build_without_gpu_and_hub_is_small() {
     let small = third_party(&["--no-default-features"]);
     assert!(small.len() <= 170, "{} packages: {small:?}", small.len());
     let heavy =
-        |packages: &BTreeSet<String>| packages.iter().filter(|p| p.starts_with("wgpu v") || p.starts_with("hf-hub v")).count();
+        |packages: &BTreeSet<String>| packages.iter().filter(|p| p.starts_with("wgpu v") || p.starts_with("hf-xet v")).count();
     assert_eq!((heavy(&small), heavy(&third_party(&[]))), (0, 2));
 }
 
