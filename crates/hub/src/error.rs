@@ -82,7 +82,7 @@ pub enum HubError {
     NotAModel { repo: String, what: &'static str },
     #[error("interrupted")]
     Interrupted,
-    /// hf-hub's own client failed.
+    /// A step failed whose details are not ours.
     #[error("{what}: {why}")]
     Client { what: String, why: String },
 }

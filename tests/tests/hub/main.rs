@@ -2,6 +2,8 @@
 
 mod case;
 mod python;
+mod push;
+mod push_faults;
 mod read;
 mod read_faults;
 mod stream;
@@ -29,5 +31,7 @@ fn main() -> ExitCode {
     trials.extend(read_faults::trials());
     trials.extend(stream::trials());
     trials.extend(python::trials());
+    trials.extend(push::trials());
+    trials.extend(push_faults::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
