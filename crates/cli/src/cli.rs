@@ -7,6 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use ggufsmith_convert::ConvertError;
 use ggufsmith_convert::pipeline::PipelineError;
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
@@ -63,11 +64,11 @@ fn run_arguments(arguments: &[OsString]) -> u8 {
 
 /// Help, version, or what is wrong with the arguments.
 fn refuse(error: &clap::Error, arguments: &[OsString]) -> u8 {
-    // Where neither standard output nor standard error can be written, the exit code still tells.
-    let _ = error.print();
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
     if !error.use_stderr() {
-        return FINE;
+        return printed.map_or_else(|error| report(&Failure::stdout(error), false), |()| FINE);
     }
+    // Where standard error cannot be written, the exit code still tells.
     if arguments.iter().any(|argument| argument == "--json") {
         let _ = output::json(&serde_json::json!({ "error": argument_error(&error.to_string()) }));
     }

@@ -1,9 +1,9 @@
 //! The Hub, with the real binary against a server on loopback.
 
 mod case;
-mod python;
 mod push;
 mod push_faults;
+mod python;
 mod read;
 mod read_faults;
 mod stream;

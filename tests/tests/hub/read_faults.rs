@@ -16,7 +16,7 @@ fn faults() -> Vec<(&'static str, Action, bool, &'static [&'static str])> {
         ("cut", Action::Cut, true, &["no connection", "the connection was cut"]),
         ("401", Action::status(401), false, &["token"]),
         ("403", Action::status(403), false, &["token may not", "gated"]),
-        ("404", Action::status(404), false, &["no such"]),
+        ("404", Action::status(404), false, &["no such", "404"]),
         ("408", Action::status(408), true, &["408"]),
         ("409", Action::status(409), false, &["409"]),
         ("412", Action::status(412), false, &["412"]),
