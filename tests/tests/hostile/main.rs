@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Address space in KiB, and seconds of processor time, that a run may take at most.
 const LIMITS: &str = "ulimit -v 4194304 && ulimit -t 10 && exec \"$0\" \"$@\"";
 /// How long a run may take that does nothing, such as one that waits for a FIFO; on a busy machine 10 seconds of work take longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What is to be made of a file.
 enum Verdict {
