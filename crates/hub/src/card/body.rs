@@ -116,7 +116,7 @@ fn link(name: &str, words: &str) -> String {
 }
 
 fn percent((share, error): (f64, f64)) -> String {
-    format!("{} %", measured((share * 100.0, error * 100.0)))
+    format!("{}\u{a0}%", measured((share * 100.0, error * 100.0)))
 }
 
 fn figures(out: &mut String, card: &Card) {
@@ -126,14 +126,14 @@ fn figures(out: &mut String, card: &Card) {
     if same {
         put!(
             out,
-            "Measured against the source's own weights in F32, {} of {} tokens of {}. The source's perplexity there is {}.",
+            "Measured against the source's own weights in F32, {} of {} tokens of {}. The source's perplexity there is {}.\n",
             windows(first.windows),
             first.n_ctx,
             inline(&first.text),
             measured(first.perplexity_source)
         );
     } else {
-        put!(out, "Measured against the source's own weights in F32; over which text, the reports say.");
+        put!(out, "Measured against the source's own weights in F32; over which text, the reports say.\n");
     }
     put!(
         out,

@@ -31,12 +31,12 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `4.37 GB`, decimal.
+/// `4.37 GB`, decimal, without a place to break the line.
 pub fn size(bytes: u64) -> String {
     let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
     match units.iter().find(|(unit, _)| bytes as f64 >= *unit) {
-        Some((unit, name)) => format!("{} {name}", number(bytes as f64 / unit)),
-        None => format!("{bytes} bytes"),
+        Some((unit, name)) => format!("{}\u{a0}{name}", number(bytes as f64 / unit)),
+        None => format!("{bytes}\u{a0}bytes"),
     }
 }
 
@@ -53,13 +53,13 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// `15.92 ± 0.31`; the error with two digits, which decide those of the value.
+/// `15.92 ± 0.31`; the error with two digits, which decide those of the value; it stays on one line.
 pub fn measured((value, error): (f64, f64)) -> String {
     if !value.is_finite() || !error.is_finite() || error <= 0.0 || value.abs() >= 1e6 {
         return number(value);
     }
     let digits = (1 - error.log10().floor() as i32).clamp(0, 7) as usize;
-    format!("{value:.digits$} ± {error:.digits$}")
+    format!("{value:.digits$}\u{a0}±\u{a0}{error:.digits$}")
 }
 
 /// An argument as a shell takes it.

@@ -38,13 +38,9 @@ impl Client {
                         sent += self.store_one(wish, file, order, watch)?;
                     }
                 }
-                Answer::Xet(wanted) => {
-                    let wanted: Vec<&Local> =
-                        batch.iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(file, _)| *file).collect();
-                    let missing: u64 = wanted.iter().map(|file| file.size).sum();
-                    watch.begin(batch.len(), bytes, bytes - missing);
-                    self.store_by_xet(wish, &wanted, watch)?;
-                    sent += missing;
+                Answer::Xet => {
+                    watch.begin(batch.len(), bytes, 0);
+                    sent += self.store_by_xet(wish, batch, watch)?;
                 }
             }
         }

@@ -22,11 +22,8 @@ struct Permit {
 }
 
 impl Client {
-    /// Files into Xet's storage.
-    pub(super) fn store_by_xet(&self, wish: &Wish, files: &[&Local], watch: &Arc<dyn UploadWatch>) -> Result<(), HubError> {
-        if files.is_empty() {
-            return Ok(());
-        }
+    /// Files into Xet's storage; how many bytes were sent, which it did not have.
+    pub(super) fn store_by_xet(&self, wish: &Wish, files: &[&Local], watch: &Arc<dyn UploadWatch>) -> Result<u64, HubError> {
         let address = self.url(&format!("/api/models/{}/xet-write-token/{}", wish.repo, wish.revision.segment()))?;
         let permit: Permit = self.json(&Request::get(address.clone()))?;
         let storage = self.named_url(&self.url("/")?, &permit.cas_url)?;
@@ -75,7 +72,7 @@ impl Client {
     }
 }
 
-fn put(commit: &XetUploadCommit, files: &[&Local], fail: &dyn Fn(&dyn std::fmt::Display) -> HubError) -> Result<(), HubError> {
+fn put(commit: &XetUploadCommit, files: &[&Local], fail: &dyn Fn(&dyn std::fmt::Display) -> HubError) -> Result<u64, HubError> {
     let mut uploads = Vec::with_capacity(files.len());
     for file in files {
         let upload = match file.path() {
@@ -93,5 +90,6 @@ fn put(commit: &XetUploadCommit, files: &[&Local], fail: &dyn Fn(&dyn std::fmt::
             });
         }
     }
-    commit.commit_blocking().map(drop).map_err(|error| fail(&error))
+    let report = commit.commit_blocking().map_err(|error| fail(&error))?;
+    Ok(report.progress.total_transfer_bytes_completed)
 }

@@ -8,7 +8,7 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::{output, units};
 use ggufsmith_hub::card::{Verdict, divergences};
-use ggufsmith_hub::{Client, FileName, Local, Published, RepoId, Revision, State, UploadWatch, Wish};
+use ggufsmith_hub::{Client, FileName, HubError, Local, Published, RepoId, Revision, State, UploadWatch, Wish};
 use serde_json::{Value, json};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -56,7 +56,11 @@ impl Push {
         let groups = files::gather(arguments, self.client.cancel(), self.shows)?;
         refuse(&groups, arguments.allow_unverified)?;
         interrupt.check()?;
-        let state = self.client.state(&self.repo, &self.revision).map_err(failure)?;
+        let state = match self.client.state(&self.repo, &self.revision) {
+            // Without an account a repository that is missing looks like a private one.
+            Err(HubError::NoToken { .. }) if arguments.dry_run => None,
+            state => state.map_err(failure)?,
+        };
         let upload = self.upload(arguments, &groups, state.as_ref())?;
         if arguments.dry_run {
             return self.show(arguments, &groups, &upload, state.is_some());
