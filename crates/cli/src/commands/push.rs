@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 /// Publish verified GGUF files on the Hugging Face Hub, with their reports and a model card
 #[derive(Debug, clap::Args)]
+#[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "without the Hub they are only refused"))]
 #[command(after_help = include_str!("push/help.txt"))]
 pub struct Arguments {
     /// GGUF files; of a model in shards any one of them stands for all
@@ -54,6 +55,7 @@ pub struct Arguments {
 
 /// What `convert --push` takes, too.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "without the Hub they are only refused"))]
 pub struct Options {
     /// A new repository is seen by its owner only
     #[arg(long, help_heading = "Publish")]
@@ -102,13 +104,15 @@ impl Arguments {
         self.files.iter().try_for_each(|file| super::check_exists(file))?;
         let interrupt = Interrupt::listen()?;
         let told = Push::begin(self, &interrupt)?.finish(self, &interrupt)?;
-        told.as_ref().map_or(Ok(()), crate::output::json)
+        match told {
+            Some(told) => crate::output::json(&told),
+            None => Ok(()),
+        }
     }
 
     /// Publish.
     #[cfg(not(feature = "hub"))]
     pub fn run(&self) -> Result<(), Failure> {
-        let _ = &self.options;
         Err(without_hub(&self.repo))
     }
 }

@@ -270,6 +270,7 @@ impl Options {
     }
 
     /// Where reports go, if not beside the files.
+    #[cfg(feature = "hub")]
     pub fn report_dir(&self) -> Option<&Path> {
         self.report_dir.as_deref()
     }
