@@ -29,7 +29,7 @@ pub(crate) fn with_files<T>(files: &[(&str, &[u8])], run: impl FnOnce(&Path) -> 
     })
 }
 
-/// The input is an index (see [`crate::split`]; none where it is empty) and a safetensors file. Every tensor that is accepted can be
+/// The input is an index (see `split`; none where it is empty) and a safetensors file. Every tensor that is accepted can be
 /// read to its last byte.
 pub fn safetensors(data: &[u8]) {
     let (index, file) = crate::split(data);

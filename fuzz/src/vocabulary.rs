@@ -11,7 +11,7 @@ use std::sync::Once;
 const CONFIG: &[u8] = br#"{"vocab_size": 320, "model_type": "llama"}"#;
 const TEXT: &str = "A sentence, 12 of them: <s> \u{e9}\n";
 
-/// The input is a tokenizer_config.json (see [`crate::split`]; none where it is empty) and a tokenizer.json.
+/// The input is a tokenizer_config.json (see `split`; none where it is empty) and a tokenizer.json.
 pub fn tokenizer_json(data: &[u8]) {
     let_libraries_panic();
     let (config, tokenizer) = crate::split(data);
@@ -22,7 +22,7 @@ pub fn tokenizer_json(data: &[u8]) {
     });
 }
 
-/// The input is a tokenizer_config.json (see [`crate::split`]; none where it is empty) and a tokenizer.model.
+/// The input is a tokenizer_config.json (see `split`; none where it is empty) and a tokenizer.model.
 pub fn sentencepiece(data: &[u8]) {
     let_libraries_panic();
     let (config, model) = crate::split(data);

@@ -26,7 +26,7 @@ const PROMPT_FILE_BYTES: u64 = 64 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = include_str!("generate/help.txt"))]
 pub struct Arguments {
-    /// GGUF file (of a model in shards: any of them), model directory, or org/name[@revision] on the Hub
+    /// GGUF file (of a model in shards: any of them), model directory, or `org/name[@revision]` on the Hub
     model: PathBuf,
 
     /// Text to continue

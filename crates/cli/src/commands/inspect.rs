@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(after_help = include_str!("inspect/help.txt"))]
 pub struct Arguments {
-    /// GGUF file (of a model in shards: any of them), .safetensors file, model directory, or org/name[@revision] on the Hub
+    /// GGUF file (of a model in shards: any of them), .safetensors file, model directory, or `org/name[@revision]` on the Hub
     path: PathBuf,
 
     /// Leave out the list of tensors

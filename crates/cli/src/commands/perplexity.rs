@@ -18,7 +18,7 @@ use std::time::Instant;
 #[derive(Debug, clap::Args)]
 #[command(after_help = include_str!("perplexity/help.txt"))]
 pub struct Arguments {
-    /// GGUF file, or directory with config.json, safetensors and the tokenizer's files, or org/name[@revision] on the Hub
+    /// GGUF file, or directory with config.json, safetensors and the tokenizer's files, or `org/name[@revision]` on the Hub
     model: PathBuf,
 
     /// Text to measure on [default: an embedded article of the Encyclopaedia Britannica of 1911]

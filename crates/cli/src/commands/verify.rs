@@ -24,7 +24,7 @@ pub struct Arguments {
     #[arg(required = true, value_name = "FILE.gguf")]
     files: Vec<PathBuf>,
 
-    /// The model they were made from: a directory with config.json, safetensors and the tokenizer's files, or org/name[@revision] on
+    /// The model they were made from: a directory with config.json, safetensors and the tokenizer's files, or `org/name[@revision]` on
     /// the Hub
     #[arg(long, visible_alias = "source", value_name = "SOURCE")]
     against: PathBuf,

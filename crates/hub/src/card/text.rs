@@ -45,7 +45,7 @@ pub fn number(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => "not finite".to_owned(),
         0.0 => "0".to_owned(),
-        size if size >= 1e6 || size < 1e-4 => format!("{value:.2e}"),
+        size if !(1e-4..1e6).contains(&size) => format!("{value:.2e}"),
         size => {
             let digits = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
             format!("{value:.digits$}")
