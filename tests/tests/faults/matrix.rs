@@ -179,13 +179,23 @@ fn has(program: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+/// Whether strace is there and may follow a process.
+fn can_inject() -> bool {
+    let run = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "true"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    run.is_ok_and(|status| status.success())
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 fn injected(writer: Writer, fault: &str, said: &str) -> Result<Completion, String> {
-    if !has("strace") {
-        return Ok(Completion::ignored_with("strace is not there: apt-get install strace"));
+    if !can_inject() {
+        return Ok(Completion::ignored_with("strace is not there (apt-get install strace), or may not follow processes"));
     }
     let stage = Stage::new(writer)?;
     let (calls, _) = fault.split_once(':').unwrap_or((fault, ""));
@@ -281,8 +291,8 @@ impl Stage {
 
 /// The first file has its name by then, and is complete.
 fn second_rename() -> Result<Completion, String> {
-    if !has("strace") {
-        return Ok(Completion::ignored_with("strace is not there: apt-get install strace"));
+    if !can_inject() {
+        return Ok(Completion::ignored_with("strace is not there (apt-get install strace), or may not follow processes"));
     }
     let stage = Stage::new(Writer::Convert)?;
     let before = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=rename", "-e", "inject=rename:error=EIO:when=2"];
