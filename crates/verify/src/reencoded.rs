@@ -5,29 +5,44 @@
 
 use crate::report::TensorFigures;
 use ggufsmith_arch::Model;
-use ggufsmith_core::{Encoder, Rows, TensorExpr, TensorSource, Words, formats};
+use ggufsmith_core::{Encoder, Rows, TensorExpr, TensorInfo, TensorSource, Words, formats};
 use ggufsmith_infer::{Storage, Tensor, Tensors, WeightsError};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Elements of the largest transposed matrix; it is held as a whole. The largest GPT-2 has 10 million.
+const MAX_TRANSPOSED: u64 = 1 << 26;
 
 /// How a source tensor gets the file's precision.
+#[derive(Clone, Copy)]
 struct Way {
     through: Option<&'static Encoder>,
     encoder: &'static Encoder,
+    /// The file's rows are the source's columns.
+    transposed: bool,
+}
+
+/// The values of a transposed matrix, in the file's layout.
+struct Whole {
+    name: String,
+    values: Vec<f32>,
 }
 
 /// See the module.
 pub(crate) struct Reencoded {
     source: Arc<dyn TensorSource>,
     ways: BTreeMap<String, Way>,
+    /// The transposed matrix that was read last: its rows are asked for one after the other.
+    last: Mutex<Option<Whole>>,
 }
 
 impl Reencoded {
-    /// `None` where that cannot be done: an expression mixes columns, or a type cannot be written.
+    /// `None` where that cannot be done: blocks of the file mix rows of the source, parts of a source tensor have several types, or a type
+    /// cannot be written.
     pub(crate) fn new(source: Arc<dyn TensorSource>, model: &Model, figures: &[TensorFigures]) -> Option<Self> {
         let mut ways = BTreeMap::new();
-        for tensor in &model.tensors {
-            let Some(read) = whole_rows(&tensor.expr)? else { continue };
+        for tensor in model.tensors.iter().filter(|tensor| !tensor.expr.reads().is_empty()) {
             let figures = figures.iter().find(|figures| figures.name == tensor.name)?;
             let named = |name: &str| formats::ENCODERS.iter().copied().find(|encoder| encoder.format.name == name);
             let through = match &figures.via {
@@ -35,19 +50,96 @@ impl Reencoded {
                 Some(via) => Some(named(via)?),
             };
             let encoder = named(&figures.format).filter(|encoder| !encoder.needs_importance)?;
-            ways.insert(read, Way { through, encoder });
+            let way = Way { through, encoder, transposed: false };
+            let mut reads = Vec::new();
+            collect(&tensor.expr, way, &mut reads)?;
+            for (name, way) in reads {
+                match ways.entry(name) {
+                    Entry::Vacant(entry) => drop(entry.insert(way)),
+                    Entry::Occupied(entry) if entry.get().equals(way) => {}
+                    Entry::Occupied(_) => return None,
+                }
+            }
         }
-        Some(Reencoded { source, ways })
+        Some(Reencoded { source, ways, last: Mutex::new(None) })
+    }
+
+    /// A transposed matrix at the file's precision: elements `from..` of the source's layout, as many as `out` has.
+    fn transposed(&self, info: &TensorInfo, way: Way, from: u64, out: &mut [u8]) -> Result<(), WeightsError> {
+        // `collect` has seen that there are two.
+        let [rows, cols] = info.shape[..] else { return Err(WeightsError::Missing { tensor: info.name.clone() }) };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = match last.take().filter(|whole| whole.name == info.name) {
+            Some(whole) => whole,
+            None => {
+                let expr = TensorExpr::Transpose(Box::new(TensorExpr::Read(info.clone())));
+                let mut bytes = Vec::new();
+                expr.append(&*self.source, 0..rows * cols, &mut bytes)?;
+                Whole { name: info.name.clone(), values: way.values(&info.name, expr.words(), rows as usize, bytes)? }
+            }
+        };
+        for (word, at) in out.as_chunks_mut::<4>().0.iter_mut().zip(from..) {
+            *word = whole.values[(at % cols * rows + at / cols) as usize].to_le_bytes();
+        }
+        *last = Some(whole);
+        Ok(())
     }
 }
 
-/// The source tensor whose rows an expression yields, in whatever order; `Some(None)` where it yields none, `None` where it does more.
-fn whole_rows(expr: &TensorExpr) -> Option<Option<String>> {
+/// The source tensors that an expression yields, each with how its rows are encoded: `way`, or its transposed. `None` where a block of the
+/// output does not come from one row (or column) of one source tensor.
+fn collect(expr: &TensorExpr, way: Way, out: &mut Vec<(String, Way)>) -> Option<()> {
+    let elementwise = |way: Way| way.encoder.format.block_len == 1;
     match expr {
-        TensorExpr::Read(info) => Some(Some(info.name.clone())),
-        TensorExpr::PermuteRows { input, .. } => whole_rows(input),
-        TensorExpr::Values(..) => Some(None),
-        _ => None,
+        TensorExpr::Read(info) => out.push((info.name.clone(), way)),
+        TensorExpr::Values(..) => {}
+        TensorExpr::PermuteRows { input, .. } | TensorExpr::SliceRows(input, _) => {
+            // The rows of a vector are its elements.
+            (input.shape().len() > 1 || elementwise(way)).then(|| collect(input, way, out))??;
+        }
+        TensorExpr::Reshape(input, shape) => {
+            let whole_rows = input.shape().last() == shape.last();
+            (whole_rows || elementwise(way)).then(|| collect(input, way, out))??;
+        }
+        TensorExpr::Concat(inputs) | TensorExpr::Stack(inputs) => {
+            inputs.iter().try_for_each(|input| collect(input, way, out))?;
+        }
+        TensorExpr::Transpose(input) if elementwise(way) => collect(input, way, out)?,
+        TensorExpr::Transpose(input) => match &**input {
+            TensorExpr::Read(info) if info.shape.len() == 2 && expr.elems() <= MAX_TRANSPOSED => {
+                out.push((info.name.clone(), Way { transposed: true, ..way }));
+            }
+            _ => return None,
+        },
+        // In F32 it is what the source's own arithmetic makes of it.
+        TensorExpr::AddOne(input) => {
+            (*way.encoder.format == formats::f32::FORMAT && way.through.is_none()).then(|| collect(input, way, out))??;
+        }
+        TensorExpr::SubtractOne(_) => return None,
+    }
+    Some(())
+}
+
+impl Way {
+    fn equals(self, other: Way) -> bool {
+        // Of one type there are several encoders, with names of their own.
+        let names = |way: Way| (way.encoder.format.name, way.encoder.name, way.through.map(|through| through.format.name));
+        names(self) == names(other) && self.transposed == other.transposed
+    }
+
+    /// The values of whole rows of `words`.
+    fn values(self, name: &str, mut words: Words, cols: usize, mut bytes: Vec<u8>) -> Result<Vec<f32>, WeightsError> {
+        let len = bytes.len() / words.bytes();
+        let range = || WeightsError::Range { tensor: name.to_owned(), from: 0, to: len as u64 };
+        if let Some(through) = self.through {
+            bytes = encode(through, Rows { words, cols, bytes: &bytes }).ok_or_else(range)?;
+            words = if *through.format == formats::f16::FORMAT { Words::F16 } else { Words::BF16 };
+        }
+        let blocks = encode(self.encoder, Rows { words, cols, bytes: &bytes }).ok_or_else(range)?;
+        let mut values = vec![0.0; len];
+        let decoded = self.encoder.format.decode(&blocks, &mut values);
+        decoded.map_err(|source| WeightsError::Decode { tensor: name.to_owned(), source })?;
+        Ok(values)
     }
 }
 
@@ -60,24 +152,20 @@ impl Tensors for Reencoded {
     fn read(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<(), WeightsError> {
         let info = self.source.info(name).ok_or_else(|| WeightsError::Missing { tensor: name.to_owned() })?;
         let (from, len) = (offset / 4, out.len() as u64 / 4);
+        let way = self.ways.get(name);
+        if let Some(way) = way.filter(|way| way.transposed) {
+            return self.transposed(info, *way, from, out);
+        }
         let mut bytes = Vec::new();
         let expr = TensorExpr::Read(info.clone());
         expr.append(&*self.source, from..from + len, &mut bytes)?;
-        let cols = info.shape.last().copied().unwrap_or(1) as usize;
-        let mut words = expr.words();
-        let Some(Way { through, encoder }) = self.ways.get(name) else {
-            widen(words, &bytes, out);
+        let Some(way) = way else {
+            widen(expr.words(), &bytes, out);
             return Ok(());
         };
-        let range = || WeightsError::Range { tensor: name.to_owned(), from, to: from + len };
-        if let Some(through) = through {
-            bytes = encode(through, Rows { words, cols, bytes: &bytes }).ok_or_else(range)?;
-            words = if *through.format == formats::f16::FORMAT { Words::F16 } else { Words::BF16 };
-        }
-        let blocks = encode(encoder, Rows { words, cols, bytes: &bytes }).ok_or_else(range)?;
-        let mut values = vec![0.0; len as usize];
-        encoder.format.decode(&blocks, &mut values).map_err(|source| WeightsError::Decode { tensor: name.to_owned(), source })?;
-        for (word, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+        // Element by element rows do not matter, and may be cut.
+        let cols = if way.encoder.format.block_len == 1 { 1 } else { info.shape.last().copied().unwrap_or(1) as usize };
+        for (word, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(way.values(name, expr.words(), cols, bytes)?) {
             *word = value.to_le_bytes();
         }
         Ok(())
@@ -101,5 +189,109 @@ fn widen(words: Words, bytes: &[u8], out: &mut [u8]) {
     let _ = plain.decode(bytes, &mut values);
     for (word, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
         *word = value.to_le_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::side::Source;
+    use ggufsmith_checkpoint::OpenOptions;
+    use std::path::Path;
+
+    fn open(model: &str) -> Source {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(model).join("hf");
+        Source::open(&folder, OpenOptions::default()).unwrap_or_else(|e| panic!("{model}: {e}"))
+    }
+
+    /// What a file of matrices of one type has; everything else is F32.
+    fn figures(source: &Source, format: &str) -> Vec<TensorFigures> {
+        let one = |tensor: &ggufsmith_arch::OutputTensor| {
+            let format = if tensor.keep_f32 || tensor.expr.shape().len() < 2 { "F32" } else { format };
+            TensorFigures {
+                name: tensor.name.clone(),
+                layer: None,
+                kind: String::new(),
+                format: format.to_owned(),
+                elems: tensor.expr.elems(),
+                bytes: 0,
+                verdict: crate::report::TensorVerdict::Exact,
+                via: None,
+                max_error: 0.0,
+                rmse: 0.0,
+                relative_rmse: 0.0,
+                cosine: 1.0,
+                saturated: 0.0,
+                non_finite: 0,
+            }
+        };
+        source.model.tensors.iter().map(one).collect()
+    }
+
+    fn reencoded(source: &Source, figures: &[TensorFigures]) -> Option<Reencoded> {
+        Reencoded::new(source.checkpoint.clone(), &source.model, figures)
+    }
+
+    fn read(from: &Reencoded, name: &str, elems: std::ops::Range<u64>) -> Vec<f32> {
+        let mut bytes = vec![0; (elems.end - elems.start) as usize * 4];
+        from.read(name, elems.start * 4, &mut bytes).unwrap();
+        bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+    }
+
+    #[test]
+    fn every_family_has_its_own_layout_at_every_precision() {
+        for of in ["tiny", "tiny5"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(of);
+            let mut seen = 0;
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().join("hf").is_dir()) {
+                let name = format!("{of}/{}", entry.file_name().to_string_lossy());
+                let source = open(&name);
+                for format in ["F32", "F16", "Q8_0", "Q4_0"] {
+                    assert!(reencoded(&source, &figures(&source, format)).is_some(), "{name} {format}");
+                }
+                seen += 1;
+            }
+            assert!(seen > 5, "{of}");
+        }
+    }
+
+    /// GPT-2's matrices: blocks of the file run down the columns of the source.
+    #[test]
+    fn blocks_of_transposed_matrices() {
+        const NAME: &str = "transformer.h.0.mlp.c_fc.weight";
+        let source = open("tiny/gpt2");
+        let ours = reencoded(&source, &figures(&source, "Q8_0")).unwrap();
+        let plain = reencoded(&source, &figures(&source, "F32")).unwrap();
+        let [rows, cols] = source.checkpoint.info(NAME).unwrap().shape[..] else { panic!("two dimensions") };
+        let (all, exact) = (read(&ours, NAME, 0..rows * cols), read(&plain, NAME, 0..rows * cols));
+        assert_ne!(all, exact);
+        for column in 0..cols as usize {
+            for block in 0..rows as usize / 32 {
+                let at: Vec<usize> = (0..32).map(|i| (block * 32 + i) * cols as usize + column).collect();
+                let bytes: Vec<u8> = at.iter().flat_map(|&i| exact[i].to_le_bytes()).collect();
+                let mut blocks = vec![0; 34];
+                ggufsmith_core::formats::q8_0::ENCODER
+                    .encode(Rows { words: Words::F32, cols: 32, bytes: &bytes }, None, &mut blocks)
+                    .unwrap();
+                let mut expected = [0.0; 32];
+                ggufsmith_core::formats::q8_0::FORMAT.decode(&blocks, &mut expected).unwrap();
+                let found: Vec<f32> = at.iter().map(|&i| all[i]).collect();
+                assert_eq!(found, expected);
+            }
+        }
+        // Parts of rows, and another tensor in between.
+        assert_eq!(read(&ours, NAME, cols - 5..cols + 7), all[cols as usize - 5..cols as usize + 7]);
+        read(&ours, "transformer.h.1.mlp.c_fc.weight", 0..1);
+        assert_eq!(read(&ours, NAME, 3..4), all[3..4]);
+    }
+
+    #[test]
+    fn parts_of_one_tensor_with_two_types_cannot_be_told_apart() {
+        let source = open("tiny5/mixtral");
+        let mut figures = figures(&source, "Q8_0");
+        assert!(reencoded(&source, &figures).is_some());
+        let up = figures.iter_mut().find(|figures| figures.name == "blk.0.ffn_up_exps.weight").unwrap();
+        up.format = "Q4_0".to_owned();
+        assert!(reencoded(&source, &figures).is_none());
     }
 }
