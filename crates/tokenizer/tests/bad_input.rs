@@ -108,6 +108,10 @@ fn vocabularies_that_do_not_fit() {
         }
     });
     assert_error!(added.error(), E::IdOutOfRange { token, .. } if token == "<far>" || token == "<|endoftext|>");
+    let pieces = spm(&[]);
+    assert_eq!(pieces.build_with(None, Some(110)).unwrap().model, "llama");
+    let cut = pieces.build_with(None, Some(109)).unwrap_err();
+    assert_error!(cut, E::IdOutOfRange { file: "tokenizer.model", id: 109, vocab_size: 109, .. });
     assert_error!(bpe(|j| drop(j["model"].as_object_mut().unwrap().remove("vocab"))).error(), E::NoKey { .. });
     assert_error!(bpe(|j| drop(j.as_object_mut().unwrap().remove("model"))).error(), E::NoKey { .. });
 }

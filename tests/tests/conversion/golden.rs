@@ -17,6 +17,10 @@ const WITH_IMATRIX: &str = "sha256_llama_quantize_from_bf16_with_imatrix";
 /// Models of which the converter's files compute something else: there is nothing to be equal to.
 const WRONG_REFERENCE: &[&str] = &["falcon-11b"];
 
+/// Models whose files are the same whichever version of transformers saved them. Of those with a tokenizer.model version 5 keeps the
+/// tensors alone: it does not save that file.
+const SAVED_BY_5: &[&str] = &["llama", "llama3-rope", "qwen3", "qwen2moe", "qwen3moe"];
+
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
         with_reference("golden::smollm2::one_thread", reference::smollm2(), |source| smollm2(source, 1)),
@@ -36,6 +40,10 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(models("tiny").map(|name| {
         let title = format!("golden::tiny::{name}");
         Trial::test(title, move || tiny(&name).map_err(Failed::from))
+    }));
+    trials.extend(SAVED_BY_5.iter().map(|name| {
+        let title = format!("golden::saved_by_transformers_5::{name}");
+        Trial::test(title, || saved_as(name, &fixture("tiny5")).map_err(Failed::from))
     }));
     trials
 }
@@ -105,15 +113,19 @@ fn bard() -> Result<(), String> {
     convert_with(&fixture("bard"), &fixture("bard.imatrix.gguf"), &all, &[])
 }
 
-/// Lines `NAME sha256`, four per model.
 fn tiny(name: &str) -> Result<(), String> {
+    saved_as(name, &fixture("tiny"))
+}
+
+/// The model as it lies in a folder, by the lines `NAME sha256` of the small models, four per model.
+fn saved_as(name: &str, saved: &Path) -> Result<(), String> {
     let folder = fixture("tiny").join(name);
     let lines = std::fs::read_to_string(folder.join("sha256.txt")).map_err(|e| format!("{}: {e}", folder.display()))?;
     let all: Vec<_> = lines.lines().filter_map(|l| l.split_once(' ')).map(|(t, s)| (t.to_owned(), s.to_owned())).collect();
     if all.len() != 4 {
         return Err(format!("{} lines in sha256.txt, not 4", all.len()));
     }
-    convert(&folder.join("hf"), &all, &["--model-name", name])
+    convert(&saved.join(name).join("hf"), &all, &["--model-name", name])
 }
 
 /// Lines `convert TYPE sha256` and `quantize-from-WORDS TYPE sha256`; the folder's name is the model's, a hyphen, and the words of its

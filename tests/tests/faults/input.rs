@@ -195,6 +195,54 @@ const CASES: &[Case] = &[
         words: &["tokenizer.json"],
     },
     Case {
+        name: "vocabulary_larger_than_the_embedding",
+        make: |dir| {
+            edit(
+                dir,
+                |c| {
+                    set(c.config.as_object_mut().unwrap(), "vocab_size", 500.into());
+                    for tensor in c.tensors.values_mut().filter(|tensor| tensor.shape[0] == 512) {
+                        tensor.bytes.truncate(tensor.bytes.len() / 512 * 500);
+                        tensor.shape[0] = 500;
+                    }
+                },
+                |_| {},
+            );
+        },
+        extra: &[],
+        words: &["tokenizer.json", "vocab_size is 500", "the embedding has no row"],
+    },
+    Case {
+        name: "pieces_more_than_the_embedding",
+        make: |dir| {
+            let mut checkpoint = Checkpoint::load(&fixture("tiny/llama-spm/hf"));
+            set(checkpoint.config.as_object_mut().unwrap(), "vocab_size", 400.into());
+            for tensor in checkpoint.tensors.values_mut().filter(|tensor| tensor.shape[0] == 512) {
+                tensor.bytes.truncate(tensor.bytes.len() / 512 * 400);
+                tensor.shape[0] = 400;
+            }
+            checkpoint.write(dir);
+        },
+        extra: &[],
+        words: &["tokenizer.model", "vocab_size is 400", "the embedding has no row"],
+    },
+    Case {
+        name: "experts_incomplete",
+        make: |dir| {
+            let mut checkpoint = Checkpoint::load(&fixture("tiny/mixtral/hf"));
+            checkpoint.tensors.remove("model.layers.1.block_sparse_moe.experts.2.w1.weight");
+            checkpoint.write(dir);
+        },
+        extra: &[],
+        words: &["model.layers.1.block_sparse_moe.experts.2.w1.weight"],
+    },
+    Case {
+        name: "config_key_of_another_family",
+        make: |dir| edit_config(dir, |config| set(config, "final_logit_softcapping", 30.0.into())),
+        extra: &[],
+        words: &["final_logit_softcapping"],
+    },
+    Case {
         name: "pre_tokenizer_unknown",
         make: |dir| edit(dir, |_| {}, |_| {}),
         extra: &["--pre", "gpt-3"],
