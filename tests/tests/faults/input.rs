@@ -200,17 +200,17 @@ const CASES: &[Case] = &[
             edit(
                 dir,
                 |c| {
-                    set(c.config.as_object_mut().unwrap(), "vocab_size", 500.into());
+                    set(c.config.as_object_mut().unwrap(), "vocab_size", 400.into());
                     for tensor in c.tensors.values_mut().filter(|tensor| tensor.shape[0] == 512) {
-                        tensor.bytes.truncate(tensor.bytes.len() / 512 * 500);
-                        tensor.shape[0] = 500;
+                        tensor.bytes.truncate(tensor.bytes.len() / 512 * 400);
+                        tensor.shape[0] = 400;
                     }
                 },
                 |_| {},
             );
         },
         extra: &[],
-        words: &["tokenizer.json", "vocab_size is 500", "the embedding has no row"],
+        words: &["tokenizer.json", "vocab_size is 400", "the embedding has no row"],
     },
     Case {
         name: "pieces_more_than_the_embedding",
