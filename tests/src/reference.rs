@@ -28,6 +28,11 @@ pub fn hub_python() -> Option<PathBuf> {
     python_with("huggingface_hub")
 }
 
+/// Hugging Face's simulator of Xet's storage (`fixtures/hub/fetch.py`), where it was built.
+pub fn cas_server() -> Option<PathBuf> {
+    Some(existing("cas", "bin/local_cas_server")?.join("bin/local_cas_server"))
+}
+
 /// Whether missing reference data is a failure: on CI nothing may be left out.
 pub fn required() -> bool {
     std::env::var_os("CI").is_some_and(|value| value == "true")

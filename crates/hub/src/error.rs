@@ -82,6 +82,9 @@ pub enum HubError {
     NotAModel { repo: String, what: &'static str },
     #[error("interrupted")]
     Interrupted,
+    /// Xet's own client failed; it `passes` where the same may succeed later.
+    #[error("uploading by Xet: {why}")]
+    Xet { passes: bool, why: String },
     /// A step failed whose details are not ours.
     #[error("{what}: {why}")]
     Client { what: String, why: String },
@@ -113,7 +116,10 @@ impl HubError {
             HubError::RevisionNotFound { .. } => "a revision is a branch, a tag or a commit: org/name@revision",
             HubError::Conflict { .. } => "look at the repository, then run the command again",
             HubError::RateLimited { .. } => "wait, or log in (`hf auth login`): the Hub allows more to those that it knows",
-            HubError::Server { .. } | HubError::Unreachable { .. } | HubError::Cut { .. } => {
+            HubError::Xet { passes: false, .. } => {
+                "run the command again: what has arrived is kept; HF_HUB_DISABLE_XET=1 uploads without Xet"
+            }
+            HubError::Xet { .. } | HubError::Server { .. } | HubError::Unreachable { .. } | HubError::Cut { .. } => {
                 "run the command again: what has arrived is kept"
             }
             HubError::NotJson { .. } => {
@@ -133,7 +139,11 @@ impl HubError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            HubError::RateLimited { .. } | HubError::Server { .. } | HubError::Unreachable { .. } | HubError::Cut { .. }
+            HubError::RateLimited { .. }
+                | HubError::Server { .. }
+                | HubError::Unreachable { .. }
+                | HubError::Cut { .. }
+                | HubError::Xet { passes: true, .. }
         )
     }
 

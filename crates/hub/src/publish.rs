@@ -196,13 +196,17 @@ impl Client {
             return Ok(Published { commit: before.commit, url, changed: false, files: 0, sent: 0 });
         }
         let large = self.large(wish, &changed)?;
-        let sent = self.store(wish, &large, watch)?;
+        let stored = self.store(wish, &large, watch)?;
         for file in &changed {
             file.check_unchanged(self.cancel())?;
         }
-        let made = self.commit(wish, &changed, &large, &before)?;
+        let made = self.commit(wish, &changed, &large, &before).map_err(|error| match error {
+            // Xet believes what it remembers of earlier runs; the Hub may have lost it.
+            HubError::Refused { status: 400, .. } if stored.by_xet => HubError::Xet { passes: false, why: error.to_string() },
+            error => error,
+        })?;
         self.check_arrived(wish, &changed, &made.commit)?;
-        Ok(Published { commit: made.commit, url: made.url, changed: true, files: changed.len(), sent })
+        Ok(Published { commit: made.commit, url: made.url, changed: true, files: changed.len(), sent: stored.sent })
     }
 
     /// Which of the files go to the storage.

@@ -2,7 +2,7 @@
 
 use super::message::{Reply, Request, decode};
 use super::repo::{Commit, File, Repo, git_blob, is_large, pointer};
-use super::{Action, Shared, large, refusal};
+use super::{Action, Shared, cas, large, refusal};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,9 @@ pub(super) fn answer(shared: &Shared, request: &mut Request<'_, '_>, fault: Opti
     let known = knows(shared, request);
     let unknown = || refusal(401, "InvalidToken", "Invalid user token.");
     match (request.method.as_str(), parts.as_slice()) {
+        (_, ["v1" | "v2", ..] | ["simulation", "xorb-uploads", _]) if request.elsewhere && shared.settings.cas.is_some() => {
+            cas::forward(shared, shared.settings.cas.as_deref().unwrap_or_default(), request)
+        }
         (_, ["_objects", rest @ ..]) => large::store(shared, request, rest),
         ("GET", ["api", "whoami-v2"]) if known => whoami(&shared.settings.user),
         ("GET", ["api", "whoami-v2"]) => unknown(),
@@ -102,7 +105,7 @@ fn model(
     fault: Option<&Action>,
 ) -> Reply {
     let (verb, revision) = (rest.first().copied().unwrap_or_default(), rest.get(1).map_or("main".into(), |text| decode(text)));
-    if matches!(verb, "preupload" | "commit") && !known {
+    if matches!(verb, "preupload" | "commit" | "xet-write-token") && !known {
         request.body();
         return refusal(401, "InvalidToken", "Invalid user token.");
     }
@@ -124,6 +127,7 @@ fn model(
             let found = paths.iter().filter_map(|path| commit.files.get(path).map(|file| node(path, file)));
             Reply::json(200, &found.collect::<Value>())
         }
+        ("GET", "xet-write-token" | "xet-read-token") => cas::permit(shared),
         ("POST", "preupload") => preupload(commit, &request.json()),
         ("POST", "commit") => {
             let create_pr = request.query("create_pr") == Some("1");
@@ -167,6 +171,9 @@ fn info(repo: &Repo, commit: &Commit) -> Reply {
 fn node(path: &str, file: &File) -> Value {
     let (size, mut node) = (file.body.len(), json!({ "type": "file", "path": path, "oid": file.git() }));
     node["size"] = size.into();
+    if let Some(hash) = &file.xet {
+        node["xetHash"] = hash.as_str().into();
+    }
     if let Some(sha256) = &file.sha256 {
         node["lfs"] = json!({ "oid": sha256, "size": size, "pointerSize": pointer(sha256, size).len() });
     }
@@ -231,8 +238,8 @@ fn make_commit(shared: &Shared, repo: &Repo, body: &[u8], create_pr: bool, forgo
     let Some((header, changes)) = lines.split_first().filter(|(first, _)| first["key"] == "header") else {
         return bad("the first line is no header");
     };
+    let stored = stored(shared, changes);
     let mut state = shared.lock();
-    let objects = state.objects.clone();
     let Some(repo) = state.repos.get_mut(&repo.id) else { return bad("it is gone") };
     let parent = &header["value"]["parentCommit"];
     if !parent.is_null() && *parent != repo.head().id.as_str() {
@@ -245,7 +252,7 @@ fn make_commit(shared: &Shared, repo: &Repo, body: &[u8], create_pr: bool, forgo
         if path.split('/').any(|part| matches!(part, "" | "." | ".." | ".git")) {
             return bad(&format!("invalid path {path}"));
         }
-        if let Err(reply) = apply(&mut files, &objects, key, path, value) {
+        if let Err(reply) = apply(&mut files, &stored, key, path, value) {
             return reply;
         }
     }
@@ -262,9 +269,25 @@ fn make_commit(shared: &Shared, repo: &Repo, body: &[u8], create_pr: bool, forgo
     Reply::json(200, &answer)
 }
 
+/// The large files that changes name, where they are in either storage.
+fn stored(shared: &Shared, changes: &[Value]) -> BTreeMap<String, File> {
+    let mut stored = BTreeMap::new();
+    for oid in changes.iter().filter_map(|change| change["value"]["oid"].as_str()) {
+        let plain = shared.lock().objects.get(oid).map(|path| (super::Body::File(path.clone()), None));
+        let by_xet = || {
+            let (body, hash) = cas::object(shared, shared.settings.cas.as_deref()?, oid)?;
+            Some((body, Some(hash)))
+        };
+        if let Some((body, xet)) = plain.or_else(by_xet) {
+            stored.insert(oid.to_owned(), File { body, sha256: Some(oid.to_owned()), xet });
+        }
+    }
+    stored
+}
+
 fn apply(
     files: &mut BTreeMap<String, File>,
-    objects: &BTreeMap<String, std::path::PathBuf>,
+    stored: &BTreeMap<String, File>,
     key: &str,
     path: &str,
     value: &Value,
@@ -278,18 +301,17 @@ fn apply(
             if is_large(path) && !bytes.is_empty() {
                 return bad(format!("Your push was rejected because it contains binary files: {path}"));
             }
-            files.insert(path.to_owned(), File { body: bytes.into(), sha256: None });
+            files.insert(path.to_owned(), File { body: bytes.into(), sha256: None, xet: None });
         }
         "lfsFile" => {
             let oid = value["oid"].as_str().unwrap_or_default();
-            let Some(object) = objects.get(oid) else {
+            let Some(file) = stored.get(oid) else {
                 return Err(refusal(400, "LfsMissing", &format!("LFS pointer pointed to a file that does not exist: {oid}")));
             };
-            let body = super::Body::File(object.clone());
-            if value["size"].as_u64() != Some(body.len()) {
+            if value["size"].as_u64() != Some(file.body.len()) {
                 return bad(format!("the size of {path} is not that of its object"));
             }
-            files.insert(path.to_owned(), File { body, sha256: Some(oid.to_owned()) });
+            files.insert(path.to_owned(), file.clone());
         }
         "deletedFile" => {
             files.remove(path);
@@ -336,6 +358,14 @@ fn resolve(shared: &Shared, request: &Request<'_, '_>, repo: &Repo, revision: &s
             Some(_) => reply.with("X-Linked-Etag", &etag).with("X-Linked-Size", &size.to_string()),
             None => reply,
         }
+    };
+    let dressed = |reply: Reply| match (&file.xet, dressed(reply)) {
+        (Some(hash), reply) => {
+            let refresh = format!("{}/api/models/{}/xet-read-token/{}", shared.endpoint, repo.id, commit.id);
+            let link = format!("<{refresh}>; rel=\"xet-auth\"");
+            reply.with("X-Xet-Hash", hash).with("X-Xet-Refresh-Route", &refresh).with("Link", &link)
+        }
+        (None, reply) => reply,
     };
     if shared.settings.elsewhere && !request.elsewhere && file.sha256.is_some() {
         let location = format!("{}{}", shared.other, request.path);

@@ -14,7 +14,12 @@ const MEDIA: &str = "application/vnd.git-lfs+json";
 
 pub(super) fn batch(shared: &Shared, id: &str, asked: &Value) -> Reply {
     let base = &shared.endpoint;
-    let parts_wanted = asked["transfers"].as_array().into_iter().flatten().any(|name| name == "multipart");
+    let wanted = |kind: &str| asked["transfers"].as_array().into_iter().flatten().any(|name| name == kind);
+    if shared.settings.cas.is_some() && wanted("xet") {
+        let object = |object: &Value| json!({ "oid": object["oid"], "size": object["size"], "authenticated": true });
+        let objects: Value = asked["objects"].as_array().into_iter().flatten().map(object).collect();
+        return Reply::json(200, &json!({ "transfer": "xet", "objects": objects })).with("Content-Type", MEDIA);
+    }
     let mut transfer = "basic";
     let mut objects = Vec::new();
     for object in asked["objects"].as_array().into_iter().flatten() {
@@ -22,7 +27,7 @@ pub(super) fn batch(shared: &Shared, id: &str, asked: &Value) -> Reply {
         let mut answer = json!({ "oid": oid, "size": size, "authenticated": true });
         if !shared.lock().objects.contains_key(oid) {
             let verify = json!({ "href": format!("{base}/{id}.git/info/lfs/verify") });
-            let upload = if parts_wanted && size > shared.settings.multipart_over {
+            let upload = if wanted("multipart") && size > shared.settings.multipart_over {
                 transfer = "multipart";
                 let parts = size.div_ceil(shared.settings.part);
                 let mut header = json!({ "chunk_size": shared.settings.part.to_string() });

@@ -4,11 +4,13 @@
 //! It speaks as much of the Hub's protocol as huggingface_hub and ggufsmith use. A thread serves each connection.
 
 mod api;
+mod cas;
 mod fault;
 mod large;
 mod message;
 mod repo;
 
+pub use cas::Cas;
 pub use fault::{Action, Fault};
 pub use repo::{Body, Commit, File, Repo, sha256_hex};
 
@@ -38,6 +40,8 @@ pub struct Settings {
     pub rate: u64,
     /// The port; 0: any.
     pub port: u16,
+    /// Where Xet's storage is ([`Cas::endpoint`]); none: there is plain storage alone.
+    pub cas: Option<String>,
 }
 
 impl Default for Settings {
@@ -50,6 +54,7 @@ impl Default for Settings {
             elsewhere: false,
             rate: 0,
             port: 0,
+            cas: None,
         }
     }
 }
@@ -91,6 +96,8 @@ struct State {
     repos: BTreeMap<String, Repo>,
     /// By sha256.
     objects: BTreeMap<String, PathBuf>,
+    /// From sha256 to Xet's hash, of the files that its storage was told of.
+    xet: BTreeMap<String, String>,
     faults: Vec<Fault>,
     log: Vec<Logged>,
 }

@@ -80,6 +80,8 @@ pub struct File {
     pub body: Body,
     /// The sha256 of a large file.
     pub sha256: Option<String>,
+    /// Its hash in Xet's storage, where it lies there.
+    pub xet: Option<String>,
 }
 
 impl File {
@@ -89,7 +91,7 @@ impl File {
     /// Where its file cannot be read.
     pub fn new(name: &str, body: Body) -> File {
         let sha256 = is_large(name).then(|| body.sha256());
-        File { body, sha256 }
+        File { body, sha256, xet: None }
     }
 
     /// Git's name of it, or of the pointer that stands for it.

@@ -7,6 +7,7 @@ mod python;
 mod read;
 mod read_faults;
 mod stream;
+mod xet;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
@@ -33,5 +34,6 @@ fn main() -> ExitCode {
     trials.extend(python::trials());
     trials.extend(push::trials());
     trials.extend(push_faults::trials());
+    trials.extend(xet::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

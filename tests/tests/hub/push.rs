@@ -41,11 +41,17 @@ pub fn made(case: &Case) -> Result<[PathBuf; 2], String> {
 
 /// `push FILES --repo TARGET --yes` and more.
 pub fn push(case: &Case, files: &[&Path], more: &[&str]) -> Result<Run, String> {
+    let mut args = arguments(files);
+    args.extend(more);
+    case.run(&args)
+}
+
+/// `push FILES --repo TARGET --yes`.
+pub fn arguments<'a>(files: &[&'a Path]) -> Vec<&'a str> {
     let mut args = vec!["push"];
     args.extend(files.iter().map(|file| file.to_str().unwrap_or_default()));
     args.extend(["--repo", TARGET, "--yes", "--json"]);
-    args.extend(more);
-    case.run(&args)
+    args
 }
 
 pub fn trials() -> Vec<Trial> {

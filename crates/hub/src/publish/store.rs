@@ -16,9 +16,18 @@ const FRESH_ADDRESSES: u32 = 3;
 /// So many files are asked about at once: addresses expire.
 const AT_ONCE: usize = 100;
 
+/// What came of storing.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// Bytes that were sent.
+    pub sent: u64,
+    /// Whether any file went by Xet.
+    pub by_xet: bool,
+}
+
 impl Client {
-    /// Every file into the storage that it does not have yet; how many bytes were sent.
-    pub(super) fn store(&self, wish: &Wish, files: &[&Local], watch: &Arc<dyn UploadWatch>) -> Result<u64, HubError> {
+    /// Every file into the storage that it does not have yet.
+    pub(super) fn store(&self, wish: &Wish, files: &[&Local], watch: &Arc<dyn UploadWatch>) -> Result<Stored, HubError> {
         let mut one_each: Vec<&Local> = Vec::new();
         for file in files {
             if !one_each.iter().any(|known| known.sha256 == file.sha256) {
@@ -27,7 +36,7 @@ impl Client {
         }
         let plain = &["basic", "multipart"][..];
         let transfers = if self.settings().disable_xet { plain } else { &["basic", "multipart", "xet"] };
-        let mut sent = 0;
+        let mut stored = Stored::default();
         for batch in one_each.chunks(AT_ONCE) {
             let bytes: u64 = batch.iter().map(|file| file.size).sum();
             match self.batch(wish, batch, transfers)? {
@@ -35,16 +44,17 @@ impl Client {
                     let there = batch.iter().zip(&orders).filter(|(_, order)| order.is_none()).map(|(file, _)| file.size).sum();
                     watch.begin(batch.len(), bytes, there);
                     for (file, order) in batch.iter().zip(orders) {
-                        sent += self.store_one(wish, file, order, watch)?;
+                        stored.sent += self.store_one(wish, file, order, watch)?;
                     }
                 }
                 Answer::Xet => {
                     watch.begin(batch.len(), bytes, 0);
-                    sent += self.store_by_xet(wish, batch, watch)?;
+                    stored.sent += self.store_by_xet(wish, batch, watch)?;
+                    stored.by_xet = true;
                 }
             }
         }
-        Ok(sent)
+        Ok(stored)
     }
 
     /// One file. An order is good for a while only; once it is refused, the storage is asked for another, and parts that have
