@@ -11,6 +11,7 @@ pub use remote::{client, failure};
 
 use crate::failure::Failure;
 use ggufsmith_checkpoint::RemoteShards;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,6 +49,37 @@ pub fn locate(source: &Path, need: Need, quiet: bool) -> Result<Located, Failure
         // What is wrong with it is told where it is opened.
         None => Ok(here()),
     }
+}
+
+/// Whether an error comes of the Hub's saying no, or nothing: trying another way would be in vain.
+pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if refuses(error) {
+            return true;
+        }
+        // What an `io::Error` was made from is not its source, but part of itself.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    false
+}
+
+#[cfg(feature = "hub")]
+fn refuses(error: &(dyn Error + 'static)) -> bool {
+    use ggufsmith_hub::HubError;
+    let odd = |error: &HubError| {
+        matches!(
+            error,
+            HubError::Protocol { .. } | HubError::BadSize { .. } | HubError::BadHash { .. } | HubError::NotJson { .. }
+        )
+    };
+    error.downcast_ref::<HubError>().is_some_and(|error| !odd(error))
+}
+
+#[cfg(not(feature = "hub"))]
+fn refuses(_: &(dyn Error + 'static)) -> bool {
+    false
 }
 
 #[cfg(feature = "hub")]

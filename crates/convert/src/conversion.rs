@@ -10,7 +10,7 @@ use crate::plan::{
 };
 use crate::recipe::{Choices, FileType};
 use crate::requantize::RequantizeError;
-use crate::sink::{FinishedFile, SinkError};
+use crate::sink::{self, FinishedFile, SinkError, Wanted};
 use ggufsmith_arch::{ArchError, Hparam, Model};
 use ggufsmith_checkpoint::{Checkpoint, CheckpointError, ModelDir, OpenOptions, RemoteShard, Rounded, Rounding};
 use ggufsmith_core::{TensorSource, Words, Worker};
@@ -216,6 +216,21 @@ impl Conversion {
         Ok(Conversion { plan, model, general, tokenizer, imatrix, warnings, dir, checkpoint, rounded, refusal })
     }
 
+    /// Whether its files could be written here and now: what [`Conversion::run`] looks at first.
+    ///
+    /// # Errors
+    /// [`SinkError`] where one exists (without `force`), has no directory, or does not fit on the disk.
+    pub fn check_outputs(&self, force: bool) -> Result<(), SinkError> {
+        let files = self.plan.files().map(|file| Wanted { path: &file.path, bytes: file.layout.file_size() });
+        sink::check(&files.collect::<Vec<_>>(), force, &self.inputs())
+    }
+
+    /// The files of this machine that it reads weights from.
+    fn inputs(&self) -> Vec<PathBuf> {
+        let files = self.checkpoint.files().filter(|_| self.checkpoint.remote().is_none());
+        files.map(|(path, _)| path.to_owned()).collect()
+    }
+
     /// Convert. Files appear under their final names only when all of them are complete.
     ///
     /// # Errors
@@ -229,9 +244,7 @@ impl Conversion {
             let reads = self.plan.tensors[index].expr.reads();
             reads.into_iter().map(|info| (info.file.as_path(), info.offset..info.offset + info.bytes())).collect()
         };
-        let files = self.checkpoint.files().filter(|_| self.checkpoint.remote().is_none());
-        let inputs = files.map(|(path, _)| path.to_owned()).collect();
-        let job = Job { plan: &self.plan, source: self.source(), inputs, reads: &reads };
+        let job = Job { plan: &self.plan, source: self.source(), inputs: self.inputs(), reads: &reads };
         self.checkpoint.begin();
         let (finished, mut weights) = execute(&job, options)?;
         if let Some(shards) = self.checkpoint.remote() {

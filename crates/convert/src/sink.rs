@@ -4,7 +4,14 @@
 //! thread; [`FileSink::finish`] refuses unless every planned byte was written exactly once, flushes to disk, and renames all
 //! files together. Dropping a sink that was not finished removes what it wrote.
 
+mod check;
+mod os;
+
+pub use check::{Wanted, check};
+
 use crate::intervals::Intervals;
+use check::directories;
+use os::{is_at, read_exact_at, reserve, sync_directory, write_all_at};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -118,8 +125,8 @@ impl FileSink {
     /// [`SinkError`] where an output exists (without `force`), is an input, has no directory, does not fit on the disk, or is
     /// being written by another process. Nothing is left behind then.
     pub fn create(files: Vec<SinkFile>, force: bool, inputs: &[PathBuf]) -> Result<Self, SinkError> {
-        check_names(&files, force, inputs)?;
-        check_space(&files)?;
+        let wanted: Vec<_> = files.iter().map(|file| Wanted { path: &file.path, bytes: file.bytes }).collect();
+        check(&wanted, force, inputs)?;
         let mut sink = FileSink { files: Vec::with_capacity(files.len()) };
         for file in files {
             sink.files.push(Partial::create(file)?);
@@ -322,242 +329,5 @@ pub fn temporary_name(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn parent(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-fn directories<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
-    let mut directories: Vec<_> = paths.map(parent).collect();
-    directories.sort();
-    directories.dedup();
-    directories
-}
-
-fn check_names(files: &[SinkFile], force: bool, inputs: &[PathBuf]) -> Result<(), SinkError> {
-    let inputs: Vec<PathBuf> = inputs.iter().filter_map(|p| p.canonicalize().ok()).collect();
-    for (index, file) in files.iter().enumerate() {
-        let path = file.path.clone();
-        if files[..index].iter().any(|other| other.path == path) {
-            return Err(SinkError::Twice { path });
-        }
-        if !parent(&path).is_dir() {
-            return Err(SinkError::NoDirectory { path: parent(&path) });
-        }
-        if path.canonicalize().is_ok_and(|resolved| inputs.contains(&resolved)) {
-            return Err(SinkError::IsInput { path });
-        }
-        match std::fs::symlink_metadata(&path) {
-            Ok(found) if found.is_dir() => return Err(SinkError::IsDirectory { path }),
-            // Renaming a file over it would take, say, /dev/null away from everybody.
-            Ok(found) if !found.is_file() && !found.is_symlink() => return Err(SinkError::NotAFile { path }),
-            Ok(_) if !force => return Err(SinkError::Exists { path }),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SinkError::Io { path, doing: "looking at", source }),
-        }
-    }
-    Ok(())
-}
-
-/// Compare what each directory needs with what its file system has free. Two directories on one file system are told apart only
-/// by the reservation that follows.
-fn check_space(files: &[SinkFile]) -> Result<(), SinkError> {
-    for directory in directories(files.iter().map(|f| f.path.as_path())) {
-        let needed = files.iter().filter(|f| parent(&f.path) == directory).map(|f| f.bytes).sum();
-        if let Some(available) = free_bytes(&directory)
-            && available < needed
-        {
-            return Err(SinkError::NoSpace { directory, needed, available });
-        }
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-mod os {
-    use std::fs::File;
-    use std::io;
-    use std::os::unix::fs::FileExt;
-    use std::path::Path;
-
-    pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        file.write_all_at(bytes, offset)
-    }
-
-    pub fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        file.read_exact_at(bytes, offset)
-    }
-
-    /// Whether the open file is the one that has this name now.
-    pub fn is_at(file: &File, path: &Path) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        match (file.metadata(), std::fs::symlink_metadata(path)) {
-            (Ok(open), Ok(named)) => open.dev() == named.dev() && open.ino() == named.ino(),
-            _ => false,
-        }
-    }
-
-    pub fn free_bytes(directory: &Path) -> Option<u64> {
-        let found = rustix::fs::statvfs(directory).ok()?;
-        found.f_bavail.checked_mul(found.f_frsize)
-    }
-
-    /// Allocate the blocks now, so that a full disk is met before the work and not after it.
-    pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-        #[cfg(not(target_vendor = "apple"))]
-        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes.max(1)) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {}
-            Err(e) => return Err(e.into()),
-        }
-        file.set_len(bytes)
-    }
-
-    pub fn sync_directory(directory: &Path) -> io::Result<()> {
-        File::open(directory)?.sync_all()
-    }
-}
-
-#[cfg(windows)]
-mod os {
-    use std::fs::File;
-    use std::io;
-    use std::os::windows::fs::FileExt;
-    use std::path::Path;
-
-    pub fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let written = file.seek_write(bytes, offset)?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            bytes = &bytes[written..];
-            offset += written as u64;
-        }
-        Ok(())
-    }
-
-    pub fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let read = file.seek_read(bytes, offset)?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            bytes = &mut bytes[read..];
-            offset += read as u64;
-        }
-        Ok(())
-    }
-
-    /// An open file cannot be renamed over here.
-    pub fn is_at(_file: &File, _path: &Path) -> bool {
-        true
-    }
-
-    pub fn free_bytes(_directory: &Path) -> Option<u64> {
-        None
-    }
-
-    pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-        file.set_len(bytes)
-    }
-
-    pub fn sync_directory(_directory: &Path) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-use os::{free_bytes, is_at, read_exact_at, reserve, sync_directory, write_all_at};
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(dir: &Path) -> SinkFile {
-        SinkFile { path: dir.join("a.gguf"), bytes: 20, header: b"head".to_vec(), data: vec![6..10, 12..16] }
-    }
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn complete_files_appear_with_their_hash() {
-        let dir = tempfile::tempdir().unwrap();
-        let sink = FileSink::create(vec![file(dir.path())], false, &[]).unwrap();
-        assert_eq!(names(dir.path()), [".a.gguf.partial"]);
-        sink.put(0, 12, b"cdef").unwrap();
-        sink.put(0, 6, b"abcd").unwrap();
-        let finished = sink.finish().unwrap();
-        let expected = b"head\0\0abcd\0\0cdef\0\0\0\0";
-        assert_eq!(std::fs::read(dir.path().join("a.gguf")).unwrap(), expected);
-        let hash = crate::manifest::sha256(expected);
-        assert_eq!(finished, [FinishedFile { path: dir.path().join("a.gguf"), bytes: 20, sha256: hash }]);
-        assert_eq!(names(dir.path()), ["a.gguf"]);
-    }
-
-    #[test]
-    fn replaced_bytes_are_in_the_file_and_in_the_hash() {
-        let dir = tempfile::tempdir().unwrap();
-        let sink = FileSink::create(vec![file(dir.path())], false, &[]).unwrap();
-        assert!(matches!(sink.replace(0, 6, b"abcd"), Err(SinkError::Outside { .. })), "not put yet");
-        sink.put(0, 6, b"xxxx").unwrap();
-        sink.put(0, 12, b"cdef").unwrap();
-        sink.replace(0, 6, b"abcd").unwrap();
-        let finished = sink.finish().unwrap();
-        let expected = b"head\0\0abcd\0\0cdef\0\0\0\0";
-        assert_eq!(std::fs::read(dir.path().join("a.gguf")).unwrap(), expected);
-        assert_eq!(finished[0].sha256, crate::manifest::sha256(expected));
-    }
-
-    #[test]
-    fn gaps_overlaps_and_strays_are_refused_and_leave_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let create = || FileSink::create(vec![file(dir.path())], false, &[]).unwrap();
-        let sink = create();
-        sink.put(0, 6, b"abcd").unwrap();
-        assert!(matches!(sink.put(0, 9, b"x"), Err(SinkError::Overlap { start: 9, end: 10, .. })));
-        assert!(matches!(sink.put(0, 2, b"x"), Err(SinkError::Overlap { .. })), "the header");
-        assert!(matches!(sink.put(0, 10, b"x"), Err(SinkError::Overlap { .. })), "padding");
-        assert!(matches!(sink.put(0, 19, b"xx"), Err(SinkError::Outside { .. })));
-        assert!(matches!(sink.finish(), Err(SinkError::Missing { offset: 12, .. })));
-        assert!(names(dir.path()).is_empty());
-        drop(create());
-        assert!(names(dir.path()).is_empty());
-    }
-
-    #[test]
-    fn a_leftover_of_a_crash_is_replaced_but_a_running_writer_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(".a.gguf.partial"), [1; 100]).unwrap();
-        let sink = FileSink::create(vec![file(dir.path())], false, &[]).unwrap();
-        let second = FileSink::create(vec![file(dir.path())], false, &[]);
-        assert!(matches!(second, Err(SinkError::Busy { .. })));
-        sink.put(0, 12, b"cdef").unwrap();
-        sink.put(0, 6, b"abcd").unwrap();
-        sink.finish().unwrap();
-        assert_eq!(std::fs::read(dir.path().join("a.gguf")).unwrap(), b"head\0\0abcd\0\0cdef\0\0\0\0");
-    }
-
-    #[test]
-    fn names_are_checked_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.gguf");
-        std::fs::write(&path, "old").unwrap();
-        let create = |files, force, inputs: &[PathBuf]| FileSink::create(files, force, inputs).err();
-        assert!(matches!(create(vec![file(dir.path())], false, &[]), Some(SinkError::Exists { .. })));
-        assert!(matches!(create(vec![file(dir.path())], true, std::slice::from_ref(&path)), Some(SinkError::IsInput { .. })));
-        assert!(matches!(create(vec![file(dir.path()), file(dir.path())], true, &[]), Some(SinkError::Twice { .. })));
-        let lost = SinkFile { path: dir.path().join("no/a.gguf"), ..file(dir.path()) };
-        assert!(matches!(create(vec![lost], true, &[]), Some(SinkError::NoDirectory { .. })));
-        let huge = SinkFile { bytes: 1 << 60, ..file(dir.path()) };
-        assert!(matches!(create(vec![huge], true, &[]), Some(SinkError::NoSpace { .. })));
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(names(dir.path()), ["a.gguf"]);
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
 //! Models from the Hub.
 
-use crate::case::{Case, expected, files};
+use crate::case::{Case, MODEL, expected, files};
 use crate::{Test, ensure, plain};
-use ggufsmith_tests::hub::{Action, Fault, Settings};
+use ggufsmith_tests::hub::{Action, Fault, File, Settings};
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         ("read::a_dry_run_reads_headers_alone", dry_run),
         ("read::only_what_is_needed_is_fetched", only_needed),
         ("read::a_revision_is_named_behind_an_at", revision),
+        ("read::what_stops_a_conversion_is_said_before_the_download", early),
     ];
     tests.iter().map(|(name, test)| plain(name, *test)).collect()
 }
@@ -112,4 +113,33 @@ fn revision() -> Result<(), String> {
     case.run(&["convert", &commit, "--type", "Q8_0", "--out", &out])?.ok()?;
     let run = case.run(&["convert", "org/bard@v9", "--type", "Q8_0", "--out", &out, "--force"])?;
     ensure(run.code == Some(2) && run.stderr.contains("no such revision"), || run.describe("an unknown revision"))
+}
+
+fn early() -> Result<(), String> {
+    let model = |config: &str| {
+        let case = Case::new();
+        let mut repo = case.server.repo(MODEL).ok_or("it is there")?;
+        let mut files = repo.head().files.clone();
+        files.insert("config.json".into(), File::new("config.json", config.as_bytes().to_vec().into()));
+        let commit = repo.commit_of(files, "another one");
+        repo.commits.push(commit);
+        case.server.add(repo);
+        Ok::<_, String>(case)
+    };
+    let no_folder = Case::new();
+    let lost = format!("{}/nowhere/", no_folder.home.path().display());
+    let exists = Case::new();
+    std::fs::write(exists.home.path().join("x.gguf"), "mine").map_err(|e| e.to_string())?;
+    let cases = [
+        (no_folder, lost.as_str(), "create it first"),
+        (exists, "x.gguf", "--force"),
+        (model(r#"{"architectures": ["NobodyKnowsForCausalLM"], "model_type": "nobody"}"#)?, "new.gguf", "NobodyKnows"),
+    ];
+    for (case, out, said) in cases {
+        let run = case.run(&["convert", MODEL, "--type", "Q8_0", "--out", out])?;
+        ensure(run.code == Some(2) && run.stderr.contains(said), || run.describe(said))?;
+        let sent = case.weights_sent();
+        ensure(sent < 300_000, || run.describe(&format!("no download, {sent} bytes were sent")))?;
+    }
+    Ok(())
 }

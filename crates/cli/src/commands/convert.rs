@@ -24,7 +24,7 @@ use ggufsmith_convert::metadata::Overrides;
 use ggufsmith_convert::plan::Via;
 use ggufsmith_convert::recipe::{self, FileType};
 use ggufsmith_checkpoint::Rounding;
-use ggufsmith_convert::{Conversion, Options, Preparation, Target};
+use ggufsmith_convert::{Conversion, ConvertError, Options, Preparation, Target};
 use ggufsmith_core::Words;
 use ggufsmith_gguf::{SplitLimits, parse_size};
 use ggufsmith_verify::report::{self, Report};
@@ -214,6 +214,9 @@ impl Arguments {
             return Err(Failure::new(format!("{flag} says how to publish, and --push was not given")).hint("add --push ORG/NAME"));
         }
         let publication = self.push.as_deref().map(|repo| publish::begin(self, repo)).transpose()?;
+        if !self.dry_run && !self.stream {
+            self.rehearse(&options, &preparation)?;
+        }
         let located = self.locate()?;
         let source = located.path.as_path();
         let options = Options { open: self.open_options(&located), ..options };
@@ -283,6 +286,21 @@ impl Arguments {
             json: self.json,
             quiet: self.quiet,
         })
+    }
+
+    /// Before weights are downloaded: what would stop the conversion afterwards.
+    fn rehearse(&self, options: &Options, preparation: &Preparation) -> Result<(), Failure> {
+        let located = hub::locate(&self.source, Need::Headers, true)?;
+        if located.remote.is_none() {
+            return Ok(());
+        }
+        let options = Options { open: self.open_options(&located), ..options.clone() };
+        match Conversion::prepare_with(&located.path, &options, preparation.clone()) {
+            Ok(conversion) => Ok(conversion.check_outputs(self.force)?),
+            // A server that sends no parts of a file may well send the whole, and only that has a hash.
+            Err(error @ ConvertError::Checkpoint(_)) if !hub::is_refusal(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The model's directory, downloaded if it is on the Hub.

@@ -60,8 +60,8 @@ impl Client {
             ("telemetry.enabled", "false"),
             ("client.retry_base_delay", &delay),
             ("client.retry_max_attempts", &attempts),
-            // A run that is killed remembers what was sent up to this long before.
-            ("data.session_xorb_metadata_flush_interval", "1s"),
+            // After every object is noted that it is there, so that a run which is killed is resumed.
+            ("data.session_xorb_metadata_flush_max_count", "1"),
         ];
         let set = |config: XetConfig, (name, value): (&str, &str)| config.with_config(name, value);
         let config = ours.into_iter().try_fold(XetConfig::new(), set);
