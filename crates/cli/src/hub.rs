@@ -22,6 +22,8 @@ pub enum Need {
     Weights,
     /// The weights' names, types and shapes: no weights are downloaded.
     Headers,
+    /// What [`Need::Headers`] is, unless weights were downloaded before: then whoever began has looked at them.
+    FirstLook,
     /// All of it, read once and never stored; a model on this machine is read as ever.
     Stream,
 }

@@ -115,8 +115,21 @@ pub struct Card {
 }
 
 /// Tags of a source's card that say in which form its weights are: not in this one.
-const OTHER_FORMS: &[&str] =
-    &["transformers", "safetensors", "pytorch", "tf", "tensorflow", "jax", "flax", "onnx", "mlx", "text-generation-inference"];
+const OTHER_FORMS: &[&str] = &[
+    "transformers",
+    "transformers.js",
+    "safetensors",
+    "pytorch",
+    "tf",
+    "tensorflow",
+    "jax",
+    "flax",
+    "onnx",
+    "openvino",
+    "coreml",
+    "mlx",
+    "text-generation-inference",
+];
 
 impl Card {
     /// The card's text: `existing` with our keys added to its front matter and our part replaced or appended, or a new one.

@@ -86,6 +86,12 @@ impl Client {
         files.all(|entry| is_there(&cache, entry))
     }
 
+    /// Whether the cache has at least a piece of one of these files.
+    pub fn has_begun<'a>(&self, listing: &Listing, mut files: impl Iterator<Item = &'a Entry>) -> bool {
+        let cache = RepoCache::new(&self.settings().cache, &listing.repo);
+        files.any(|entry| is_there(&cache, entry) || begun(&cache, entry) > 0)
+    }
+
     /// A model as the cache has it, without asking anybody.
     ///
     /// # Errors
@@ -131,11 +137,14 @@ fn is_there(cache: &RepoCache, entry: &Entry) -> bool {
     std::fs::metadata(cache.blob(&entry.blob())).is_ok_and(|found| found.is_file() && found.len() == entry.size)
 }
 
+/// How much of a file has come so far.
+fn begun(cache: &RepoCache, entry: &Entry) -> u64 {
+    std::fs::metadata(cache.incomplete(&entry.blob())).map_or(0, |found| found.len().min(entry.size))
+}
+
 /// Whether the disk has room for what is missing.
 fn room(cache: &RepoCache, missing: &[&Entry]) -> Result<(), HubError> {
-    let begun =
-        |entry: &&Entry| std::fs::metadata(cache.incomplete(&entry.blob())).map_or(0, |found| found.len().min(entry.size));
-    let need = missing.iter().map(|entry| entry.size - begun(entry)).fold(RESERVE, u64::saturating_add);
+    let need = missing.iter().map(|entry| entry.size - begun(cache, entry)).fold(RESERVE, u64::saturating_add);
     match free_bytes(cache.root()) {
         Some(have) if have < need => Err(HubError::NoSpace { need, have, path: cache.root().to_owned() }),
         _ => Ok(()),

@@ -290,7 +290,7 @@ impl Arguments {
 
     /// Before weights are downloaded: what would stop the conversion afterwards.
     fn rehearse(&self, options: &Options, preparation: &Preparation) -> Result<(), Failure> {
-        let located = hub::locate(&self.source, Need::Headers, true)?;
+        let located = hub::locate(&self.source, Need::FirstLook, true)?;
         if located.remote.is_none() {
             return Ok(());
         }

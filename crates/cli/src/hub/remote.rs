@@ -10,6 +10,7 @@ use ggufsmith_checkpoint::{RemoteShard, RemoteShards};
 use ggufsmith_hub::stream::{Stream, StreamFile};
 use ggufsmith_hub::{Cancel, Client, Entry, Heads, HubError, Listing, RepoId, Revision, Watch};
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -61,6 +62,9 @@ pub(super) fn fetch(id: &str, revision: Option<&str>, need: Need, quiet: bool) -
     };
     listing.check().map_err(failure)?;
     let watch = Shown::new(&listing, shows, quiet);
+    if need == Need::FirstLook && client.has_begun(&listing, listing.weights()) {
+        return Ok(Located { path: PathBuf::new(), remote: None });
+    }
     let elsewhere = need != Need::Weights;
     if elsewhere && !client.has_all(&listing, listing.weights()) {
         let small: Vec<&Entry> = listing.small().collect();
@@ -70,7 +74,7 @@ pub(super) fn fetch(id: &str, revision: Option<&str>, need: Need, quiet: bool) -
         if !quiet {
             let bytes = listing.weights().map(|entry| entry.size).sum();
             let (files, bytes) = (units::plural(listing.weights().count(), "file"), units::bytes(bytes));
-            let read = if need == Need::Headers { "of which the headers are read" } else { "read once and not stored" };
+            let read = if need != Need::Stream { "of which the headers are read" } else { "read once and not stored" };
             output::note(&format!("{}: {files} of weights, {bytes}, {read}", label(&listing)));
         }
         let remote: Arc<dyn RemoteShards> = match need {

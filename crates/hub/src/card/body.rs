@@ -5,8 +5,9 @@ use super::{Card, CardFile, Figures, Verdict};
 use crate::names::FileName;
 use std::fmt::Write;
 
-/// Files of fewer bits per weight are not proposed first.
+/// Files of fewer bits per weight are not proposed first, nor those further from their source in nats, where that was measured.
 const GOOD_BITS: f64 = 4.5;
+const NEAR: f64 = 0.1;
 
 pub(super) fn ours(card: &Card) -> String {
     let mut out = String::new();
@@ -170,9 +171,12 @@ fn how_to_run(out: &mut String, card: &Card) {
     );
 }
 
-/// The smallest file that is verified and of enough bits, or the largest one.
+/// The smallest file that is verified, of enough bits and near its source; or the largest one.
 fn proposed(card: &Card) -> Option<&CardFile> {
-    let good = |file: &&CardFile| file.verdict == Verdict::Faithful && file.bits_per_weight.is_some_and(|bits| bits >= GOOD_BITS);
+    let near = |file: &CardFile| file.figures.as_ref().is_none_or(|figures| figures.kld.0 <= NEAR);
+    let good = |file: &&CardFile| {
+        file.verdict == Verdict::Faithful && file.bits_per_weight.is_some_and(|bits| bits >= GOOD_BITS) && near(file)
+    };
     let best = card.files.iter().filter(good).min_by_key(|file| file.bytes());
     best.or_else(|| card.files.iter().max_by_key(|file| file.bytes()))
 }

@@ -1,5 +1,6 @@
 //! How far the files are from their source, as a picture.
 
+use super::text::number;
 use super::{CardFile, Figures};
 use std::fmt::Write;
 
@@ -8,6 +9,8 @@ const LEFT: f64 = 60.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 44.0;
 const HEIGHT: f64 = 260.0;
+/// A file that is nearer to its source differs by the order of sums alone: its one high column would flatten all others.
+const NOTHING: f64 = 1e-6;
 /// A line of the legend.
 const LINE: f64 = 20.0;
 /// Told apart by people who see colours otherwise, too (Okabe and Ito, 2008); more files begin anew.
@@ -18,6 +21,11 @@ const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00
 pub fn divergences(files: &[CardFile]) -> Option<String> {
     let measured = |file: &'_ CardFile| file.figures.as_ref().is_some_and(|figures| usable(figures).is_some());
     let files: Vec<&CardFile> = files.iter().filter(|file| measured(file)).collect();
+    let nothing = |file: &&CardFile| file.figures.as_ref().is_some_and(|figures| figures.kld.0 < NOTHING);
+    let (mut same, mut files): (Vec<&CardFile>, Vec<&CardFile>) = files.into_iter().partition(nothing);
+    if files.is_empty() {
+        std::mem::swap(&mut same, &mut files);
+    }
     let histograms: Vec<(f64, f64, Vec<f64>)> = files.iter().filter_map(|file| usable(file.figures.as_ref()?)).collect();
     let (low, high) = histograms.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (from, width, shares)| {
         let first = shares.iter().position(|share| *share > 0.0).unwrap_or(0);
@@ -31,7 +39,7 @@ pub fn divergences(files: &[CardFile]) -> Option<String> {
     }
     let x = |value: f64| LEFT + (value.clamp(low, high) - low) / (high - low) * (WIDTH - LEFT - RIGHT);
     let y = |density: f64| TOP + HEIGHT * (1.0 - density / most);
-    let total = TOP + HEIGHT + 56.0 + LINE * files.len() as f64;
+    let total = TOP + HEIGHT + 56.0 + LINE * (files.len() + same.len()) as f64;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {total}\" font-family=\"sans-serif\" font-size=\"13\">\n\
          <rect width=\"{WIDTH}\" height=\"{total}\" fill=\"#ffffff\"/>\n\
@@ -76,6 +84,17 @@ pub fn divergences(files: &[CardFile]) -> Option<String> {
             LEFT + 32.0,
             line + 4.5,
             xml(file.name())
+        );
+    }
+    for (index, file) in same.iter().enumerate() {
+        let line = TOP + HEIGHT + 60.0 + LINE * (files.len() + index) as f64;
+        let _ = writeln!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"#666666\">{}: not drawn, its mean is {}</text>",
+            LEFT + 32.0,
+            line + 4.5,
+            xml(file.name()),
+            number(file.figures.as_ref().map_or(0.0, |figures| figures.kld.0))
         );
     }
     Some(out + "</svg>\n")

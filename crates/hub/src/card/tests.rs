@@ -188,3 +188,19 @@ fn a_plot_wants_figures() {
         assert_eq!(divergences(&broken), None);
     }
 }
+
+#[test]
+fn a_lossless_file_does_not_flatten_the_others() {
+    let mut card = card();
+    card.files.push(CardFile {
+        figures: Some(Figures { kld: (2.3e-9, 4e-11), ..figures() }),
+        ..file("Model-1B-BF16.gguf", "BF16", 9, 16.0)
+    });
+    let plot = plot::divergences(&card.files).unwrap();
+    assert!(plot.matches("<path").count() == 1 && plot.contains("Model-1B-BF16.gguf: not drawn, its mean is 2.30e-9"), "{plot}");
+    let text = card.render(None);
+    assert!(text.contains("| (2.300\u{a0}±\u{a0}0.040)e-9 |"), "{text}");
+    // One that is far away is not proposed.
+    card.files[0].figures = Some(Figures { kld: (0.27, 0.02), ..figures() });
+    assert!(card.render(None).contains("llama-server -hf me/Model-1B-GGUF:BF16"));
+}

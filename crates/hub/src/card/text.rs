@@ -58,7 +58,14 @@ pub fn measured((value, error): (f64, f64)) -> String {
     if !value.is_finite() || !error.is_finite() || error <= 0.0 || value.abs() >= 1e6 {
         return number(value);
     }
-    let digits = (1 - error.log10().floor() as i32).clamp(0, 7) as usize;
+    let digits = |error: f64| (1 - error.log10().floor() as i32).clamp(0, 7) as usize;
+    if value != 0.0 && value.abs() < 1e-4 {
+        let power = value.abs().log10().floor() as i32;
+        let (value, error) = (value / 10f64.powi(power), error / 10f64.powi(power));
+        let digits = digits(error);
+        return format!("({value:.digits$}\u{a0}±\u{a0}{error:.digits$})e{power}");
+    }
+    let digits = digits(error);
     format!("{value:.digits$}\u{a0}±\u{a0}{error:.digits$}")
 }
 
