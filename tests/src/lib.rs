@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod bytes;
 pub mod checkpoint;
+pub mod disk;
 pub mod gguf;
 pub mod hub;
 pub mod outputs;

@@ -1,6 +1,7 @@
 //! The Hub, with the real binary against a server on loopback.
 
 mod case;
+mod local_faults;
 mod push;
 mod push_faults;
 mod python;
@@ -35,5 +36,6 @@ fn main() -> ExitCode {
     trials.extend(push::trials());
     trials.extend(push_faults::trials());
     trials.extend(xet::trials());
+    trials.extend(local_faults::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

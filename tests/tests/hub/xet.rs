@@ -30,7 +30,7 @@ impl Stored {
 }
 
 /// A test that needs the simulator which `scripts/test` builds: ignored where it is missing, except on CI.
-fn with_cas(name: String, test: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
+pub fn with_cas(name: String, test: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
     Trial::ignorable_test(name, move || match reference::cas_server() {
         Some(_) => test().map(|()| Completion::Completed).map_err(Failed::from),
         None if reference::required() => Err(format!("reference data is missing: {}", reference::REASON).into()),
