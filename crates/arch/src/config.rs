@@ -124,9 +124,21 @@ impl Config {
     /// A number, where the key is present.
     ///
     /// # Errors
-    /// [`ArchError::KeyValue`] where it is something else, or too large for F32 (GGUF stores it as such).
+    /// [`ArchError::KeyValue`] where it is something else, too large for F32 (GGUF stores it as such), or a sign is wrong that only one
+    /// sign makes sense of.
     pub fn opt_f64(&self, key: &str) -> Result<Option<f64>, ArchError> {
-        self.opt(key, "a number in the range of F32", |value| value.as_f64().filter(|&n| (n as f32).is_finite()))
+        let number = |value: &Value| value.as_f64().filter(|&n| (n as f32).is_finite());
+        match key {
+            // Added below a root.
+            "rms_norm_eps" | "layer_norm_eps" | "layer_norm_epsilon" => {
+                self.opt(key, "a number from 0 on", |value| number(value).filter(|&n| n >= 0.0))
+            }
+            // A base of powers, or divided by.
+            "rope_theta" | "rope_local_base_freq" | "rotary_emb_base" | "factor" | "query_pre_attn_scalar" => {
+                self.opt(key, "a number above 0", |value| number(value).filter(|&n| n > 0.0))
+            }
+            _ => self.opt(key, "a number in the range of F32", number),
+        }
     }
 
     /// A number.

@@ -423,3 +423,20 @@ fn what_the_engine_does_not_compute() {
     let key = "gemma2.attention.sliding_window_pattern".to_owned();
     assert!(model.hparams.contains(&ggufsmith_arch::Hparam::Set(key, vec![false, true].into())));
 }
+
+/// What stands below a root, is a base of powers, or is divided by.
+#[test]
+fn a_sign_that_makes_no_sense() {
+    let linear = |factor: f64| json!({"rope_type": "linear", "factor": factor});
+    for (key, value) in [
+        ("rms_norm_eps", json!(-1e-5)),
+        ("rope_theta", json!(0)),
+        ("rope_theta", json!(-10000.0)),
+        ("rope_scaling", linear(0.0)),
+        ("rope_scaling", linear(-2.0)),
+    ] {
+        let error = refused(with_key(key, value.clone()));
+        assert!(matches!(error, ArchError::KeyValue { .. }), "{key}: {value}: {error}");
+    }
+    assert!(with_key("rms_norm_eps", json!(0)).is_ok());
+}
