@@ -3,12 +3,15 @@
 //! A plan is pure: from a model's description and its metadata it derives, for every output, the metadata, the order of the
 //! tensors, each tensor's format and the rule that chose it, and every offset, size and file name.
 
+mod output;
+
 use crate::importance::ImatrixFile;
-use crate::recipe::{self, Choices, Decision, FileType, QuantizeTensor, RecipeError, Tool};
+use crate::recipe::{Choices, Decision, FileType, RecipeError};
 use ggufsmith_arch::Model;
 use ggufsmith_core::{DType, Encoder, Format, TensorExpr, Words, formats};
 use ggufsmith_gguf::imatrix::{Imatrix, ImatrixError};
-use ggufsmith_gguf::{Layout, Metadata, SplitError, SplitLimits, TensorSpec, Value, ggml_shape, shard_path};
+use ggufsmith_gguf::{Layout, Metadata, SplitError, SplitLimits, Value};
+use output::plan_output;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -358,92 +361,6 @@ pub fn plain_format(words: Words) -> &'static Format {
     }
 }
 
-fn plan_output(
-    request: &PlanRequest<'_>,
-    output: &OutputRequest,
-    via: Words,
-    tensors: &[PlannedTensor],
-    first_file: usize,
-    refusals: &mut Vec<PlanError>,
-) -> Result<PlannedOutput, PlanError> {
-    let file_type = output.file_type;
-    let model = request.model;
-    let tool = tool(request, file_type);
-    let imatrix = request.imatrix.filter(|_| tool == Tool::Quantize);
-    let mut metadata = request.metadata.clone();
-    let mut order: Vec<usize> = (0..tensors.len()).collect();
-    let keep = |index: usize| model.tensors[index].keep_f32;
-    let stored = |index: usize| if keep(index) { &formats::f32::FORMAT } else { plain_format(via) };
-    let (decisions, via) = match tool {
-        Tool::Converter => {
-            if metadata.get(FILE_TYPE_KEY).is_some() {
-                metadata.set(FILE_TYPE_KEY, file_type.ftype);
-            }
-            let decide =
-                |index: usize| recipe::decide_converter(file_type, &tensors[index].name, keep(index), tensors[index].cols);
-            ((0..tensors.len()).map(decide).collect::<Vec<_>>(), None)
-        }
-        Tool::Quantize => {
-            append(&mut metadata, QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
-            append(&mut metadata, FILE_TYPE_KEY, file_type.ftype);
-            if let Some(imatrix) = imatrix {
-                imatrix.write_keys(&mut metadata);
-            }
-            order.sort_by(|&a, &b| quantize_order(&tensors[a].name).cmp(&quantize_order(&tensors[b].name)));
-            let sorted: Vec<_> = order
-                .iter()
-                .map(|&i| QuantizeTensor { name: &tensors[i].name, shape: &tensors[i].shape, stored: stored(i) })
-                .collect();
-            let context = recipe::Context { arch: model.arch, inputs: model.recipe, imatrix: imatrix.is_some() };
-            let by_order = recipe::decide_quantize(file_type, context, request.choices, &sorted)?;
-            let mut decisions = vec![None; tensors.len()];
-            for (&index, decision) in order.iter().zip(by_order) {
-                decisions[index] = Some(decision);
-            }
-            (decisions.into_iter().flatten().collect(), Some(via))
-        }
-    };
-    // One for all its tensors: they are many, and their cause is one.
-    let encoders = decisions.iter().zip(tensors).map(|(decision, tensor)| encoder(tensor, decision.format));
-    refusals.extend(encoders.filter_map(Result::err).take(1));
-    let changed = |index: usize| via.is_some() && decisions[index].format != stored(index);
-    let weighted = weigh(file_type, imatrix, tensors, &decisions, changed, refusals)?;
-    let specs: Vec<TensorSpec> = order
-        .iter()
-        .map(|&i| TensorSpec {
-            name: tensors[i].name.clone(),
-            shape: match tool {
-                Tool::Converter => tensors[i].shape.clone(),
-                Tool::Quantize => ggml_shape(&tensors[i].shape).to_vec(),
-            },
-            format: decisions[i].format,
-        })
-        .collect();
-    let fault = |source| PlanError::Split { path: output.path.clone(), source };
-    let shards = ggufsmith_gguf::plan_shards(&metadata, specs, &request.split).map_err(fault)?;
-    let count = shards.len();
-    let mut places: Vec<Option<Place>> = tensors.iter().map(|_| None).collect();
-    let mut files = Vec::with_capacity(shards.len());
-    let mut in_order = order.iter();
-    for (number, layout) in shards.into_iter().enumerate() {
-        for (placed, &index) in layout.tensors().iter().zip(in_order.by_ref()) {
-            let through = via.filter(|words| !keep(index) && *words != Words::F32);
-            let (file, offset, bytes) = (first_file + number, placed.offset, placed.bytes);
-            let Decision { format, rule, .. } = decisions[index].clone();
-            // None only in a draft that is refused and never runs.
-            let (encoder, weighted) = (formats::encoder_of(format), weighted[index]);
-            places[index] = Some(Place { format, encoder, rule, weighted, through, file, offset, bytes });
-        }
-        let path = if count == 1 { output.path.clone() } else { shard_path(&output.path, number, count) };
-        files.push(PlannedFile { path, layout });
-    }
-    let places = places.into_iter().flatten().collect();
-    let quantized = |index: usize| decisions[index].format.is_quantized() && changed(index);
-    let without_importance = without_importance(imatrix, &order, &weighted, quantized);
-    let chosen = !request.choices.is_empty();
-    Ok(PlannedOutput { file_type, via, places, order, files, without_importance, chosen })
-}
-
 /// Set a key as ggml's `gguf_set_val_*` does: an older one is removed, the new one comes last.
 pub(crate) fn append(metadata: &mut Metadata, key: &str, value: impl Into<Value>) {
     metadata.remove(key);
@@ -464,12 +381,6 @@ pub(crate) fn without_importance(
 ) -> Vec<usize> {
     let without = |&index: &usize| imatrix.is_some() && quantized(index) && !weighted[index];
     order.iter().copied().filter(without).collect()
-}
-
-/// The tool whose file an output equals.
-fn tool(request: &PlanRequest<'_>, file_type: &FileType) -> Tool {
-    let quantized_with_importance = request.imatrix.is_some() && file_type.format.is_quantized();
-    if !request.choices.is_empty() || quantized_with_importance { Tool::Quantize } else { file_type.tool }
 }
 
 /// Which tensors are encoded with importance; `changed` says which are not stored as they are in the intermediate file.

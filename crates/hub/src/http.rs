@@ -6,20 +6,24 @@
 
 mod answer;
 mod refusal;
+mod request;
+mod words;
 
 pub use answer::Answer;
+pub use request::{Content, Repeat, Request, origin};
 
 use crate::error::{At, HubError, printable};
 use crate::settings::{Cancel, Settings};
+use request::shown;
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LINK, LOCATION, RANGE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LINK, LOCATION, RANGE,
 };
 use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 use std::fmt;
-use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use words::{causes, content_range, next_link};
 
 /// More is no chain of redirects but a circle.
 const REDIRECTS: usize = 10;
@@ -29,157 +33,6 @@ const PAGES: usize = 10_000;
 const SLOWEST_UPLOAD: u64 = 32 << 10;
 /// How often a wait looks whether the user wants to stop.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// Makes a body anew for every attempt.
-type Open = Arc<dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync>;
-
-/// What a request carries.
-#[derive(Clone)]
-pub enum Content {
-    /// Nothing.
-    None,
-    /// Bytes of a media type.
-    Bytes(&'static str, Vec<u8>),
-    /// `length` bytes of a reader, opened anew for every attempt.
-    Reader {
-        /// Exactly so many.
-        length: u64,
-        /// Its error ends the request.
-        open: Open,
-    },
-}
-
-impl fmt::Debug for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Content::None => f.write_str("None"),
-            Content::Bytes(media, bytes) => write!(f, "Bytes({media}, {})", bytes.len()),
-            Content::Reader { length, .. } => write!(f, "Reader({length})"),
-        }
-    }
-}
-
-impl Content {
-    /// A value as JSON.
-    ///
-    /// # Errors
-    /// [`HubError::Protocol`] for what JSON cannot say.
-    pub fn json(value: &impl serde::Serialize) -> Result<Content, HubError> {
-        let bytes = serde_json::to_vec(value);
-        let bytes = bytes.map_err(|e| HubError::Protocol { at: At::default(), what: format!("writing JSON: {e}") })?;
-        Ok(Content::Bytes("application/json", bytes))
-    }
-
-    fn length(&self) -> u64 {
-        match self {
-            Content::None => 0,
-            Content::Bytes(_, bytes) => bytes.len() as u64,
-            Content::Reader { length, .. } => *length,
-        }
-    }
-}
-
-/// What a second attempt would do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
-    /// The same as the first: repeated after every fault that may pass.
-    Harmless,
-    /// Something a second time if the first was carried out and its answer lost: repeated only where the server did not see it, or
-    /// said so (429).
-    Harmful,
-}
-
-/// A request, made with [`Request::get`] and its like.
-#[derive(Debug, Clone)]
-pub struct Request {
-    method: Method,
-    url: Url,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    content: Content,
-    repeat: Repeat,
-    stay: bool,
-    accepted: Vec<u16>,
-}
-
-impl Request {
-    fn new(method: Method, url: Url) -> Request {
-        let (headers, accepted) = (Vec::new(), Vec::new());
-        Request { method, url, headers, content: Content::None, repeat: Repeat::Harmless, stay: false, accepted }
-    }
-
-    /// Read.
-    pub fn get(url: Url) -> Request {
-        Request::new(Method::GET, url)
-    }
-
-    /// Read the headers alone.
-    pub fn head(url: Url) -> Request {
-        Request::new(Method::HEAD, url)
-    }
-
-    /// Send something that is not to be sent twice, unless [`Request::repeat`] says otherwise.
-    pub fn post(url: Url, content: Content) -> Request {
-        Request { content, repeat: Repeat::Harmful, ..Request::new(Method::POST, url) }
-    }
-
-    /// Store something.
-    pub fn put(url: Url, content: Content) -> Request {
-        Request { content, ..Request::new(Method::PUT, url) }
-    }
-
-    /// Remove something.
-    pub fn delete(url: Url, content: Content) -> Request {
-        Request { content, repeat: Repeat::Harmful, ..Request::new(Method::DELETE, url) }
-    }
-
-    /// With one more header.
-    ///
-    /// # Errors
-    /// [`HubError::Protocol`] where name or value cannot be one.
-    pub fn header(mut self, name: &str, value: &str) -> Result<Request, HubError> {
-        let bad = || HubError::Protocol { at: self.at(None), what: format!("{name:?} and its value cannot be a header") };
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
-        let value = HeaderValue::from_str(value).map_err(|_| bad())?;
-        self.headers.push((name, value));
-        Ok(self)
-    }
-
-    /// What a second attempt would do.
-    pub fn repeat(self, repeat: Repeat) -> Request {
-        Request { repeat, ..self }
-    }
-
-    /// Do not follow a redirect to another host: its headers are the answer.
-    pub fn stay(self) -> Request {
-        Request { stay: true, ..self }
-    }
-
-    /// Statuses of refusal that are an answer to this request.
-    pub fn accept(mut self, statuses: &[u16]) -> Request {
-        self.accepted.extend(statuses);
-        self
-    }
-
-    pub(crate) fn at(&self, id: Option<String>) -> At {
-        At { request: format!("{} {}", self.method, shown(&self.url)), id }
-    }
-}
-
-/// An address without its query (of presigned addresses a secret) and without user and password.
-fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    // Fails only for addresses that can have no user at all.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.to_string()
-}
-
-/// Scheme, host and port: what a token is given to.
-pub fn origin(url: &Url) -> (String, String, Option<u16>) {
-    (url.scheme().to_owned(), url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default())
-}
 
 /// The answer to a request for a part.
 #[derive(Debug)]
@@ -474,45 +327,6 @@ fn no_way(from: &Url, to: &Url) -> Option<&'static str> {
         (_, "http" | "https") => None,
         _ => Some("which is no http address"),
     }
-}
-
-/// `bytes 0-99/1000` or `bytes 0-99/*`: first, end (exclusive), total.
-fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
-    let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let (first, end) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?.checked_add(1)?);
-    let total = match total {
-        "*" => None,
-        total => Some(total.parse::<u64>().ok()?),
-    };
-    total.is_none_or(|total| end <= total).then_some((first, end, total))
-}
-
-/// The address with `rel="next"` of a `Link` header (RFC 8288).
-fn next_link(header: &str) -> Option<&str> {
-    header.split(',').find_map(|link| {
-        let (address, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let next = parameters.split(';').any(|p| matches!(p.trim().replace(' ', "").as_str(), "rel=\"next\"" | "rel=next"));
-        next.then_some(address)
-    })
-}
-
-/// An error and its causes, without addresses (they may hold secrets in their query).
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text.push_str(if text.is_empty() { "" } else { ": " });
-            text.push_str(&part);
-        }
-        cause = error.source();
-    }
-    if error.is_timeout() && !text.contains("timed out") {
-        text.push_str(if text.is_empty() { "timed out" } else { " (timed out)" });
-    }
-    if text.is_empty() { "it ended without an answer".to_owned() } else { text }
 }
 
 #[cfg(test)]

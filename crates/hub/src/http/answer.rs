@@ -56,7 +56,7 @@ impl Answer {
         }
         let read = self.body.read(out).map_err(|error| {
             let why = match error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>()) {
-                Some(inner) => super::causes(inner),
+                Some(inner) => super::words::causes(inner),
                 None => error.to_string(),
             };
             HubError::Cut { at: self.at.clone(), got: self.got, why }

@@ -1,6 +1,7 @@
 //! Statuses of failure as errors that say what to do.
 
-use super::{Answer, Request, shown};
+use super::request::shown;
+use super::{Answer, Request};
 use crate::dates;
 use crate::error::{HubError, printable};
 use reqwest::Url;

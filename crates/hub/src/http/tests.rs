@@ -1,6 +1,8 @@
+use super::request::Open;
 use super::*;
 use crate::testing::{Server, reply, settings};
 use serde_json::{Value, json};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -16,20 +16,23 @@
 //! not depend on it either. `saturated` counts values at the largest magnitude that occurs in their block.
 
 mod compare;
+mod conclude;
 mod figures;
 mod hints;
+mod judge;
 mod tile;
 
 use crate::imatrix::{Imatrix, ImatrixError};
-use crate::report::{Check, Status, TensorFigures, TensorVerdict, layer_and_kind};
+use crate::report::{Check, TensorFigures, TensorVerdict};
 use compare::{Item, Part, Slot};
-use figures::{Sums, relative};
+use conclude::{conclude, with_figures, without_figures};
 use ggufsmith_arch::Model;
 use ggufsmith_checkpoint::Rounded;
 use ggufsmith_core::format::DecodeError;
-use ggufsmith_core::{DType, EncodeError, SCHEMES, SourceError, TensorExpr, TensorSource, Words, formats};
+use ggufsmith_core::{EncodeError, SourceError, TensorExpr, TensorSource, formats};
 use ggufsmith_gguf::{GgufError, GgufTensor, Shards, Value, ggml_shape};
-use std::collections::{BTreeMap, BTreeSet};
+use judge::{judge, non_finite, wrong};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,19 +41,8 @@ use tile::Tile;
 /// A tensor is bounded up to this many times the relative RMSE of our own encoder.
 pub const BOUND: f64 = 1.05;
 
-/// Tables that are computed from hyper-parameters may differ by this much: another machine's power function.
-const COMPUTED_TOLERANCE: f64 = 1e-6;
-/// Where at most this share of the blocks differs from what our encoder gives, it was our encoder, or one of the same bytes.
-const FEW: f64 = 0.05;
-/// There a block is damaged whose error is this many times what is usual;
-const DAMAGED_AMONG_EQUAL: f64 = 4.0;
-/// elsewhere this many: an importance matrix may cost single blocks some times the usual error.
-const DAMAGED: f64 = 32.0;
 /// Wrong tensors that are looked at closely.
 const MAX_HINTS: usize = 16;
-/// Names that a summary lists.
-const MAX_NAMES: usize = 8;
-
 /// How to check.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
@@ -321,200 +313,4 @@ fn run(
     }
     parts.sort_by_key(|(index, _)| *index);
     Ok(parts.into_iter().map(|(_, part)| part).collect())
-}
-
-impl Part {
-    /// Add what was found in the tile behind.
-    fn add(&mut self, next: &Part) {
-        self.sums.add(&next.sums);
-        self.max_relative = self.max_relative.max(next.max_relative);
-        self.own_error2 += next.own_error2;
-        self.own_non_finite += next.own_non_finite;
-        self.ruled_out |= next.ruled_out;
-        self.differing += next.differing;
-        self.blocks += next.blocks;
-        if let Some((_, times)) = next.worst
-            && self.worst.is_none_or(|(_, worst)| times > worst)
-        {
-            self.worst = next.worst;
-        }
-        self.changed = self.changed.or(next.changed);
-    }
-
-    /// Whether hardly any block differs from what our encoder gives.
-    fn few_differ(&self) -> bool {
-        self.differing as f64 <= FEW * self.blocks as f64
-    }
-
-    /// First element of a block that was changed after it was encoded: where nearly all blocks are ours, another encoder's would be, too,
-    /// but for ties.
-    fn changed(&self) -> Option<u64> {
-        self.changed.filter(|_| self.few_differ())
-    }
-
-    /// First element of a block that no encoder makes, and its error over what is usual.
-    fn damaged(&self) -> Option<(u64, f64)> {
-        let limit = if self.few_differ() { DAMAGED_AMONG_EQUAL } else { DAMAGED };
-        self.worst.filter(|&(_, times)| times > limit)
-    }
-
-    /// Relative RMSE of our own encoder.
-    fn own_relative(&self) -> f64 {
-        relative(self.own_error2, self.sums.source2)
-    }
-}
-
-/// Source types that do not fit F32.
-fn is_rounded(dtype: DType) -> bool {
-    matches!(dtype, DType::F64 | DType::I64 | DType::I32 | DType::U64 | DType::U32)
-}
-
-/// The verdict, and what the values went through before they were encoded: a 16-bit type's name or a scheme's.
-fn judge(item: &Item<'_>, total: &Part) -> (TensorVerdict, Option<&'static str>) {
-    let sums = &total.sums;
-    let plain = !item.format().is_quantized();
-    if plain && sums.different == 0 && !item.expr.reads().iter().any(|info| is_rounded(info.dtype)) {
-        return (TensorVerdict::Lossless, None);
-    }
-    let way = (0..item.ways.len()).find(|number| total.ruled_out & 1 << number == 0);
-    if let Some(way) = way {
-        return (TensorVerdict::Exact, item.ways[way].map(name_of));
-    }
-    if let Some(values) = item.values.filter(|_| total.ruled_out & item.values_bit() == 0) {
-        return (TensorVerdict::Exact, Some(values.source.rounding().scheme.name));
-    }
-    let bounded = match item.expr {
-        TensorExpr::Values(..) => total.max_relative <= COMPUTED_TOLERANCE,
-        _ => sums.error2 <= BOUND * BOUND * total.own_error2 && total.damaged().is_none() && total.changed().is_none(),
-    };
-    let verdict = if bounded && sums.non_finite <= total.own_non_finite { TensorVerdict::Bounded } else { TensorVerdict::Wrong };
-    (verdict, None)
-}
-
-fn wrong(item: &Item<'_>, total: &Part) -> String {
-    let (name, format) = (&item.tensor.name, item.format().name);
-    let (error, own) = (total.sums.relative_rmse(), total.own_relative());
-    if item.format().is_quantized() {
-        format!(
-            "{name} ({format}) is not what the source gives: its relative error is {error:.3e}, our own encoder's is {own:.3e}"
-        )
-    } else {
-        let (different, elems) = (total.sums.different, total.sums.elems);
-        format!(
-            "{name} ({format}) is not what the source gives: the relative error is {error:.3e}, {different} of {elems} values differ"
-        )
-    }
-}
-
-fn non_finite(item: &Item<'_>, total: &Part) -> String {
-    let (name, format, count) = (&item.tensor.name, item.format().name, total.sums.non_finite);
-    let source = match total.sums.source_non_finite {
-        0 => "all of the source's are finite".to_owned(),
-        n => format!("{n} of the source's are not finite either"),
-    };
-    format!("{name} ({format}) has {count} values that are NaN or infinite ({source}): llama.cpp refuses it with --check-tensors")
-}
-
-fn entry(tensor: &GgufTensor, verdict: TensorVerdict) -> TensorFigures {
-    let (layer, kind) = layer_and_kind(&tensor.name);
-    TensorFigures {
-        name: tensor.name.clone(),
-        layer,
-        kind: kind.to_owned(),
-        format: tensor.format.name.to_owned(),
-        elems: tensor.elems(),
-        bytes: tensor.bytes,
-        verdict,
-        via: None,
-        max_error: f64::NAN,
-        rmse: f64::NAN,
-        relative_rmse: f64::NAN,
-        cosine: f64::NAN,
-        saturated: f64::NAN,
-        non_finite: 0,
-    }
-}
-
-/// The entry of a tensor that was not compared: its figures are NaN.
-fn without_figures(tensor: &GgufTensor, verdict: TensorVerdict) -> TensorFigures {
-    entry(tensor, verdict)
-}
-
-fn name_of(words: Words) -> &'static str {
-    match words {
-        Words::F32 => formats::f32::FORMAT.name,
-        Words::F16 => formats::f16::FORMAT.name,
-        Words::BF16 => formats::bf16::FORMAT.name,
-    }
-}
-
-fn with_figures(tensor: &GgufTensor, verdict: TensorVerdict, via: Option<&str>, sums: &Sums) -> TensorFigures {
-    TensorFigures {
-        via: via.map(str::to_owned),
-        max_error: sums.max_error,
-        rmse: sums.rmse(),
-        relative_rmse: sums.relative_rmse(),
-        cosine: sums.cosine(),
-        saturated: sums.saturated as f64 / sums.elems.max(1) as f64,
-        non_finite: sums.non_finite,
-        ..entry(tensor, verdict)
-    }
-}
-
-/// `a, b and 3 more`.
-fn listed(names: &[&str]) -> String {
-    let shown = names.iter().take(MAX_NAMES).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(MAX_NAMES) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
-fn conclude(figures: &[TensorFigures], bounded: &[String], imatrix: &str, problems: Vec<String>) -> Check {
-    let with = |verdict| figures.iter().filter(move |f| f.verdict == verdict);
-    let count = |verdict| with(verdict).count();
-    let (lossless, exact) = (count(TensorVerdict::Lossless), count(TensorVerdict::Exact));
-    let all = figures.len();
-    let mut summary = match (lossless, exact) {
-        (lossless, 0) => format!("{lossless} of {all} tensors are lossless"),
-        (0, exact) => format!("{exact} of {all} tensors are exact"),
-        (lossless, exact) => format!("{} of {all} tensors are exact ({lossless} of them lossless)", lossless + exact),
-    };
-    let is_scheme = |name: &str| SCHEMES.iter().any(|scheme| scheme.name == name);
-    for scheme in SCHEMES {
-        let holding = figures.iter().filter(|f| f.via.as_deref() == Some(scheme.name)).count();
-        if holding > 0 {
-            summary.push_str(&format!("; {holding} of them hold {} values of the source's", scheme.name));
-        }
-    }
-    let via: BTreeSet<&str> = figures.iter().filter_map(|f| f.via.as_deref()).filter(|via| !is_scheme(via)).collect();
-    if !via.is_empty() {
-        let via = via.into_iter().collect::<Vec<_>>().join(" and ");
-        summary.push_str(&format!(", through a {via} file on the way"));
-    }
-    if !bounded.is_empty() {
-        let names = listed(&bounded.iter().map(String::as_str).collect::<Vec<_>>());
-        let have = if bounded.len() == 1 { "has" } else { "have" };
-        summary.push_str(&format!(
-            "; {} {have} other bytes and an error of at most {BOUND} times our own encoder's, as from another tool or with an importance matrix{imatrix}: {names}",
-            bounded.len()
-        ));
-    }
-    let wrong = count(TensorVerdict::Wrong);
-    if wrong > 0 {
-        let are = if wrong == 1 { "is" } else { "are" };
-        summary.push_str(&format!("; {wrong} {are} wrong"));
-    }
-    let unknown: Vec<&str> = with(TensorVerdict::Unknown).map(|f| f.name.as_str()).collect();
-    if !unknown.is_empty() {
-        let types: BTreeSet<&str> = with(TensorVerdict::Unknown).map(|f| f.format.as_str()).collect();
-        let types = types.into_iter().collect::<Vec<_>>().join(", ");
-        summary.push_str(&format!("; {} of type {types} cannot be judged yet: {}", unknown.len(), listed(&unknown)));
-    }
-    let status = match (problems.is_empty(), unknown.is_empty()) {
-        (false, _) => Status::Failed,
-        (true, false) => Status::Skipped,
-        (true, true) => Status::Passed,
-    };
-    Check { name: "tensors".to_owned(), status, summary, problems }
 }
