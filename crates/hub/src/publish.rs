@@ -8,6 +8,7 @@
 mod base64;
 mod commit;
 mod local;
+mod pulls;
 mod storage;
 mod store;
 mod xet;
@@ -195,12 +196,17 @@ impl Client {
             let url = format!("{endpoint}/{}/commit/{}", wish.repo, before.commit);
             return Ok(Published { commit: before.commit, url, changed: false, files: 0, sent: 0 });
         }
+        if wish.create_pr
+            && let Some(there) = self.proposed(wish, &user, &changed)?
+        {
+            return Ok(Published { commit: there.commit, url: there.url, changed: false, files: 0, sent: 0 });
+        }
         let large = self.large(wish, &changed)?;
         let stored = self.store(wish, &large, watch)?;
         for file in &changed {
             file.check_unchanged(self.cancel())?;
         }
-        let made = self.commit(wish, &changed, &large, &before).map_err(|error| match error {
+        let made = self.commit(wish, &user, &changed, &large, &before).map_err(|error| match error {
             // Xet believes what it remembers of earlier runs; the Hub may have lost it.
             HubError::Refused { status: 400, .. } if stored.by_xet => HubError::Xet { passes: false, why: error.to_string() },
             error => error,

@@ -138,6 +138,14 @@ fn model(
             let main = json!({ "name": "main", "ref": "refs/heads/main", "targetCommit": repo.head().id });
             Reply::json(200, &json!({ "branches": [main], "tags": [], "converts": [] }))
         }
+        ("GET", "discussions") => {
+            let pull = |number: usize| {
+                json!({ "num": number, "title": "", "status": "open", "isPullRequest": true, "author": { "name": shared.settings.user },
+                        "repo": { "name": repo.id }, "createdAt": "2026-01-01T00:00:00.000Z" })
+            };
+            let pulls: Value = (1..=repo.pulls.len()).map(pull).collect();
+            Reply::json(200, &json!({ "discussions": pulls, "count": repo.pulls.len(), "start": 0 }))
+        }
         ("GET", "commits") => {
             let commit = |c: &Commit| json!({ "id": c.id, "title": c.summary, "message": "", "date": "2026-01-01T00:00:00.000Z", "authors": [] });
             Reply::json(200, &repo.commits.iter().rev().map(commit).collect::<Value>())

@@ -242,7 +242,19 @@ fn pull_request() -> Result<(), String> {
     let said = run.json()?;
     let repo = case.server.repo(TARGET).ok_or("there is no repository")?;
     ensure(repo.commits.len() == 2 && repo.pulls.len() == 1, || format!("{} pull requests", repo.pulls.len()))?;
-    ensure(said["url"].as_str().is_some_and(|url| url.ends_with("/discussions/1")), || run.describe("its address"))
+    ensure(said["url"].as_str().is_some_and(|url| url.ends_with("/discussions/1")), || run.describe("its address"))?;
+    let said = push(&case, &[&file], &["--create-pr"])?.json()?;
+    let pulls = case.server.repo(TARGET).map_or(0, |repo| repo.pulls.len());
+    let same = said["changed"] == false && said["url"].as_str().is_some_and(|url| url.ends_with("/discussions/1"));
+    ensure(same && pulls == 1, || format!("{pulls} pull requests: {said}"))?;
+    // A lost answer makes no second one, either.
+    let case = Case::new();
+    let [file, _] = made(&case)?;
+    with_card(&case, "# Theirs\n");
+    case.server.fail(Fault::new("POST", "/commit/", Action::AnswerLost));
+    push(&case, &[&file], &["--create-pr"])?.ok()?;
+    let pulls = case.server.repo(TARGET).map_or(0, |repo| repo.pulls.len());
+    ensure(pulls == 1, || format!("{pulls} pull requests"))
 }
 
 fn private() -> Result<(), String> {

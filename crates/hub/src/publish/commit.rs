@@ -28,7 +28,14 @@ pub(super) struct Made {
 
 impl Client {
     /// Commit files whose large ones are in the storage. Repeated only where that cannot make a second commit.
-    pub(super) fn commit(&self, wish: &Wish, files: &[&Local], large: &[&Local], before: &State) -> Result<Made, HubError> {
+    pub(super) fn commit(
+        &self,
+        wish: &Wish,
+        user: &str,
+        files: &[&Local],
+        large: &[&Local],
+        before: &State,
+    ) -> Result<Made, HubError> {
         let (mut parent, mut made, mut rebases) = (before.commit.clone(), 0, 0);
         loop {
             let error = match self.commit_once(wish, files, large, &parent) {
@@ -41,11 +48,12 @@ impl Client {
                 // It may have been carried out, and only its answer was lost.
                 HubError::Cut { .. } | HubError::Server { .. } | HubError::NotJson { .. } if !wish.create_pr => {}
                 HubError::Cut { .. } | HubError::NotJson { .. } | HubError::Server { .. } => {
+                    if let Some(there) = self.proposed(wish, user, files)? {
+                        return Ok(Made { commit: there.commit, url: there.url });
+                    }
                     return Err(HubError::Client {
                         what: format!("proposing the commit to {}", wish.repo),
-                        why: format!(
-                            "{error}; whether the pull request was made cannot be known: look at the repository's community tab"
-                        ),
+                        why: format!("{error}; the pull request is not there, yet: run the command again, it looks for it first"),
                     });
                 }
                 _ => return Err(error),
