@@ -129,7 +129,8 @@ impl Family for CommandR {
         let (sizes, rope) = read(config)?;
         let norms = config.opt_bool(NORMS)?.unwrap_or(false);
         if norms != (sizes.n_layer >= NORMS_FROM) {
-            let expected = "true in models of 64 layers and more, false in others: the engine goes by the number of layers";
+            let expected =
+                "true in models with num_hidden_layers of 64 and more, false in others: the engine goes by the number of layers";
             return Err(config.wrong(NORMS, expected, &norms.into()));
         }
         // What the model was trained for, where max_position_embeddings says less.

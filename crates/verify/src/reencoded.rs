@@ -3,6 +3,7 @@
 //! Run as the source is run, it is what the file's forward pass has to give: the same numbers in another layout, by other keys. What
 //! quantization costs is on both sides, so that a wrong permutation, norm or rotary setting stands alone.
 
+use crate::imatrix::Imatrix;
 use crate::report::TensorFigures;
 use ggufsmith_arch::Model;
 use ggufsmith_core::{Encoder, Rows, TensorExpr, TensorInfo, TensorSource, Words, formats};
@@ -15,10 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MAX_TRANSPOSED: u64 = 1 << 26;
 
 /// How a source tensor gets the file's precision.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Way {
     through: Option<&'static Encoder>,
     encoder: &'static Encoder,
+    /// Of the file's columns, expert by expert.
+    importance: Option<Arc<[f32]>>,
     /// The file's rows are the source's columns.
     transposed: bool,
 }
@@ -40,7 +43,12 @@ pub(crate) struct Reencoded {
 impl Reencoded {
     /// `None` where that cannot be done: blocks of the file mix rows of the source, parts of a source tensor have several types, or a type
     /// cannot be written.
-    pub(crate) fn new(source: Arc<dyn TensorSource>, model: &Model, figures: &[TensorFigures]) -> Option<Self> {
+    pub(crate) fn new(
+        source: Arc<dyn TensorSource>,
+        model: &Model,
+        figures: &[TensorFigures],
+        imatrix: Option<&Imatrix>,
+    ) -> Option<Self> {
         let mut ways = BTreeMap::new();
         for tensor in model.tensors.iter().filter(|tensor| !tensor.expr.reads().is_empty()) {
             let figures = figures.iter().find(|figures| figures.name == tensor.name)?;
@@ -49,14 +57,19 @@ impl Reencoded {
                 None => None,
                 Some(via) => Some(named(via)?),
             };
-            let encoder = named(&figures.format).filter(|encoder| !encoder.needs_importance)?;
-            let way = Way { through, encoder, transposed: false };
+            let encoder = named(&figures.format)?;
+            let measured = imatrix.filter(|_| encoder.format.is_quantized());
+            let importance = measured.and_then(|imatrix| imatrix.of(&tensor.name, &tensor.expr.shape()).ok()).flatten();
+            if encoder.needs_importance && importance.is_none() {
+                return None;
+            }
+            let way = Way { through, encoder, importance: importance.map(Arc::from), transposed: false };
             let mut reads = Vec::new();
             collect(&tensor.expr, way, &mut reads)?;
             for (name, way) in reads {
                 match ways.entry(name) {
                     Entry::Vacant(entry) => drop(entry.insert(way)),
-                    Entry::Occupied(entry) if entry.get().equals(way) => {}
+                    Entry::Occupied(entry) if entry.get().equals(&way) => {}
                     Entry::Occupied(_) => return None,
                 }
             }
@@ -65,7 +78,7 @@ impl Reencoded {
     }
 
     /// A transposed matrix at the file's precision: elements `from..` of the source's layout, as many as `out` has.
-    fn transposed(&self, info: &TensorInfo, way: Way, from: u64, out: &mut [u8]) -> Result<(), WeightsError> {
+    fn transposed(&self, info: &TensorInfo, way: &Way, from: u64, out: &mut [u8]) -> Result<(), WeightsError> {
         // `collect` has seen that there are two.
         let [rows, cols] = info.shape[..] else { return Err(WeightsError::Missing { tensor: info.name.clone() }) };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +88,7 @@ impl Reencoded {
                 let expr = TensorExpr::Transpose(Box::new(TensorExpr::Read(info.clone())));
                 let mut bytes = Vec::new();
                 expr.append(&*self.source, 0..rows * cols, &mut bytes)?;
-                Whole { name: info.name.clone(), values: way.values(&info.name, expr.words(), rows as usize, bytes)? }
+                Whole { name: info.name.clone(), values: way.values(&info.name, expr.words(), rows as usize, 0, bytes)? }
             }
         };
         for (word, at) in out.as_chunks_mut::<4>().0.iter_mut().zip(from..) {
@@ -89,22 +102,32 @@ impl Reencoded {
 /// The source tensors that an expression yields, each with how its rows are encoded: `way`, or its transposed. `None` where a block of the
 /// output does not come from one row (or column) of one source tensor.
 fn collect(expr: &TensorExpr, way: Way, out: &mut Vec<(String, Way)>) -> Option<()> {
-    let elementwise = |way: Way| way.encoder.format.block_len == 1;
+    let elementwise = |way: &Way| way.encoder.format.block_len == 1;
+    // Rows of several experts are told apart by where they stand.
+    let stays = matches!(expr, TensorExpr::Read(_) | TensorExpr::Values(..) | TensorExpr::Reshape(..) | TensorExpr::Stack(_));
+    if !stays && way.experts(expr.shape().last().copied().unwrap_or(1)) > 1 {
+        return None;
+    }
     match expr {
         TensorExpr::Read(info) => out.push((info.name.clone(), way)),
         TensorExpr::Values(..) => {}
         TensorExpr::PermuteRows { input, .. } | TensorExpr::SliceRows(input, _) => {
             // The rows of a vector are its elements.
-            (input.shape().len() > 1 || elementwise(way)).then(|| collect(input, way, out))??;
+            (input.shape().len() > 1 || elementwise(&way)).then(|| collect(input, way, out))??;
         }
         TensorExpr::Reshape(input, shape) => {
             let whole_rows = input.shape().last() == shape.last();
-            (whole_rows || elementwise(way)).then(|| collect(input, way, out))??;
+            (whole_rows || elementwise(&way)).then(|| collect(input, way, out))??;
         }
-        TensorExpr::Concat(inputs) | TensorExpr::Stack(inputs) => {
-            inputs.iter().try_for_each(|input| collect(input, way, out))?;
+        TensorExpr::Concat(inputs) => inputs.iter().try_for_each(|input| collect(input, way.clone(), out))?,
+        TensorExpr::Stack(inputs) => {
+            for (number, input) in inputs.iter().enumerate() {
+                let share = |all: &Arc<[f32]>| all.chunks(all.len().div_ceil(inputs.len()).max(1)).nth(number).map(Arc::from);
+                let importance = way.importance.as_ref().and_then(share);
+                collect(input, Way { importance, ..way.clone() }, out)?;
+            }
         }
-        TensorExpr::Transpose(input) if elementwise(way) => collect(input, way, out)?,
+        TensorExpr::Transpose(input) if elementwise(&way) => collect(input, way, out)?,
         TensorExpr::Transpose(input) => match &**input {
             TensorExpr::Read(info) if info.shape.len() == 2 && expr.elems() <= MAX_TRANSPOSED => {
                 out.push((info.name.clone(), Way { transposed: true, ..way }));
@@ -121,21 +144,35 @@ fn collect(expr: &TensorExpr, way: Way, out: &mut Vec<(String, Way)>) -> Option<
 }
 
 impl Way {
-    fn equals(self, other: Way) -> bool {
+    fn equals(&self, other: &Way) -> bool {
         // Of one type there are several encoders, with names of their own.
-        let names = |way: Way| (way.encoder.format.name, way.encoder.name, way.through.map(|through| through.format.name));
-        names(self) == names(other) && self.transposed == other.transposed
+        let names = |way: &Way| (way.encoder.format.name, way.encoder.name, way.through.map(|through| through.format.name));
+        names(self) == names(other) && self.transposed == other.transposed && self.importance == other.importance
     }
 
-    /// The values of whole rows of `words`.
-    fn values(self, name: &str, mut words: Words, cols: usize, mut bytes: Vec<u8>) -> Result<Vec<f32>, WeightsError> {
+    /// How many experts of `cols` columns the importance is of; 1 where there is none.
+    fn experts(&self, cols: u64) -> usize {
+        self.importance.as_ref().map_or(1, |all| all.len() / cols.max(1) as usize).max(1)
+    }
+
+    /// The values of whole rows of `words`, all of them of the same expert.
+    fn values(
+        &self,
+        name: &str,
+        mut words: Words,
+        cols: usize,
+        expert: usize,
+        mut bytes: Vec<u8>,
+    ) -> Result<Vec<f32>, WeightsError> {
         let len = bytes.len() / words.bytes();
         let range = || WeightsError::Range { tensor: name.to_owned(), from: 0, to: len as u64 };
         if let Some(through) = self.through {
-            bytes = encode(through, Rows { words, cols, bytes: &bytes }).ok_or_else(range)?;
+            bytes = encode(through, Rows { words, cols, bytes: &bytes }, None).ok_or_else(range)?;
             words = if *through.format == formats::f16::FORMAT { Words::F16 } else { Words::BF16 };
         }
-        let blocks = encode(self.encoder, Rows { words, cols, bytes: &bytes }).ok_or_else(range)?;
+        let importance = self.importance.as_ref().map(|all| all.get(expert * cols..(expert + 1) * cols).ok_or_else(range));
+        let rows = Rows { words, cols, bytes: &bytes };
+        let blocks = encode(self.encoder, rows, importance.transpose()?).ok_or_else(range)?;
         let mut values = vec![0.0; len];
         let decoded = self.encoder.format.decode(&blocks, &mut values);
         decoded.map_err(|source| WeightsError::Decode { tensor: name.to_owned(), source })?;
@@ -154,7 +191,7 @@ impl Tensors for Reencoded {
         let (from, len) = (offset / 4, out.len() as u64 / 4);
         let way = self.ways.get(name);
         if let Some(way) = way.filter(|way| way.transposed) {
-            return self.transposed(info, *way, from, out);
+            return self.transposed(info, way, from, out);
         }
         let mut bytes = Vec::new();
         let expr = TensorExpr::Read(info.clone());
@@ -165,16 +202,27 @@ impl Tensors for Reencoded {
         };
         // Element by element rows do not matter, and may be cut.
         let cols = if way.encoder.format.block_len == 1 { 1 } else { info.shape.last().copied().unwrap_or(1) as usize };
-        for (word, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(way.values(name, expr.words(), cols, bytes)?) {
-            *word = value.to_le_bytes();
+        // The rows of one expert after those of the other.
+        let each = info.shape.iter().product::<u64>() / way.experts(cols as u64) as u64;
+        let (words, mut at, mut out) = (expr.words(), from, out.as_chunks_mut::<4>().0);
+        while at < from + len {
+            let expert = at / each;
+            let some = (from + len).min((expert + 1) * each) - at;
+            let rest = bytes.split_off(some as usize * words.bytes());
+            let values = way.values(name, words, cols, expert as usize, std::mem::replace(&mut bytes, rest))?;
+            let (here, behind) = out.split_at_mut(some as usize);
+            for (word, value) in here.iter_mut().zip(values) {
+                *word = value.to_le_bytes();
+            }
+            (out, at) = (behind, at + some);
         }
         Ok(())
     }
 }
 
-fn encode(encoder: &Encoder, rows: Rows<'_>) -> Option<Vec<u8>> {
+fn encode(encoder: &Encoder, rows: Rows<'_>, importance: Option<&[f32]>) -> Option<Vec<u8>> {
     let mut out = vec![0; encoder.format.bytes_for(rows.elems() as u64)? as usize];
-    encoder.encode(rows, None, &mut out).ok()?;
+    encoder.encode(rows, importance, &mut out).ok()?;
     Some(out)
 }
 
@@ -229,7 +277,7 @@ mod tests {
     }
 
     fn reencoded(source: &Source, figures: &[TensorFigures]) -> Option<Reencoded> {
-        Reencoded::new(source.checkpoint.clone(), &source.model, figures)
+        Reencoded::new(source.checkpoint.clone(), &source.model, figures, None)
     }
 
     fn read(from: &Reencoded, name: &str, elems: std::ops::Range<u64>) -> Vec<f32> {

@@ -185,7 +185,7 @@ pub fn run_with(request: &Request<'_>, rounding: Option<&Rounding>) -> Result<Ve
         check_statically(request, &source, imatrix.as_ref(), file)?;
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(request.threads).build()?;
-    pool.install(|| forward::forward(request, &source, &mut files))?;
+    pool.install(|| forward::forward(request, &source, imatrix.as_ref(), &mut files))?;
     Ok(files.into_iter().map(|file| file.report).collect())
 }
 

@@ -51,7 +51,7 @@ fn as_published(name: &str, config: &mut Value) {
 }
 
 /// A copy of a small model, its tokenizer as published ones have it.
-fn copy(name: &str, folder: &Path) -> Result<PathBuf, String> {
+pub fn copy(name: &str, folder: &Path) -> Result<PathBuf, String> {
     let (from, to) = (fixture(&format!("tiny/{name}/hf")), folder.join("hf"));
     std::fs::create_dir(&to).map_err(|e| e.to_string())?;
     for entry in std::fs::read_dir(from).map_err(|e| e.to_string())?.flatten() {

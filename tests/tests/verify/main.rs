@@ -1,5 +1,6 @@
 //! `verify`, `perplexity` and `generate` with the real binary: figures of other tools, damaged files, mistakes, signals and memory.
 
+mod chosen;
 mod families;
 mod figures;
 mod generate;
@@ -100,6 +101,7 @@ fn refused(run: &Run, words: &[&str]) -> Result<(), String> {
 fn main() -> ExitCode {
     let mut trials = figures::trials();
     trials.extend(families::trials());
+    trials.extend(chosen::trials());
     trials.extend(reports::trials());
     trials.extend(sabotage::trials());
     trials.extend(input::trials());

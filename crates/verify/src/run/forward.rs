@@ -2,6 +2,7 @@
 
 use super::{FORWARD, File, Request, VerifyError};
 use crate::forward::{Base, Evaluation, Group, LogitsFile, LogitsWriter, Sample, Sink, Work, evaluate, figures};
+use crate::imatrix::Imatrix;
 use crate::reencoded::Reencoded;
 use crate::report::{Check, Figures, HashedFile, Latency, Status, TensorFigures, TensorVerdict};
 use crate::side::{Side, SideError, Source};
@@ -21,7 +22,12 @@ struct Candidate {
 }
 
 /// The forward check and the figures of all files, in one pass over the source.
-pub(super) fn forward(request: &Request<'_>, source: &Source, files: &mut [File<'_>]) -> Result<(), VerifyError> {
+pub(super) fn forward(
+    request: &Request<'_>,
+    source: &Source,
+    imatrix: Option<&Imatrix>,
+    files: &mut [File<'_>],
+) -> Result<(), VerifyError> {
     let Some(text) = &request.text else {
         for file in files {
             file.report.checks.push(skipped("not asked for (--no-forward)"));
@@ -78,7 +84,7 @@ pub(super) fn forward(request: &Request<'_>, source: &Source, files: &mut [File<
         let opened = Side::of_gguf(file.shards.clone()).and_then(|side| side.model(n_ctx));
         match opened {
             Ok((model, _)) => {
-                if let Some(check) = control(request, source, &base, &model, &samples[..1], file)? {
+                if let Some(check) = control(request, source, imatrix, &base, &model, &samples[..1], file)? {
                     let runs = check.status == Status::Passed;
                     file.report.checks.push(check);
                     if runs || file.report.checks.iter().all(|check| check.name != FORWARD || check.status != Status::Failed) {
@@ -129,6 +135,7 @@ fn failed(summary: &str, problem: String) -> Check {
 fn control(
     request: &Request<'_>,
     source: &Source,
+    imatrix: Option<&Imatrix>,
     base: &Model,
     model: &Model,
     samples: &[Sample],
@@ -140,13 +147,13 @@ fn control(
         run_over(request, &what, Base::Model(base), others, samples, None, &mut |_| true)
     };
     let precise = match &file.values {
-        None => Reencoded::new(source.checkpoint.clone(), &source.model, &report.tensors),
+        None => Reencoded::new(source.checkpoint.clone(), &source.model, &report.tensors, imatrix),
         Some(carried) => {
             // What is read has the scheme's values already.
             let mut figures = report.tensors.clone();
             let scheme = carried.source.rounding().scheme.name;
             figures.iter_mut().for_each(|figures| figures.via = figures.via.take().filter(|via| via != scheme));
-            Reencoded::new(carried.source.clone(), &carried.model, &figures)
+            Reencoded::new(carried.source.clone(), &carried.model, &figures, imatrix)
         }
     };
     let precise =

@@ -44,15 +44,16 @@ pub fn check(shards: &Shards) -> Check {
             (Some(_), keys::Sizes::Unknown) => None,
         };
     }
-    types::check(shards, &mut problems);
+    let note = types::check(shards, &mut problems);
+    let skipped = not_checked.is_some();
     agree(shards, &mut problems);
-    conclude(shards, family, not_checked, problems)
+    conclude(shards, family, skipped, not_checked.into_iter().chain(note).collect(), problems)
 }
 
-fn conclude(shards: &Shards, family: Option<&dyn Family>, not_checked: Option<String>, problems: Vec<String>) -> Check {
+fn conclude(shards: &Shards, family: Option<&dyn Family>, skipped: bool, notes: Vec<String>, problems: Vec<String>) -> Check {
     let (keys, tensors) = (shards.metadata().len(), shards.tensors().count());
-    let (status, mut summary) = match (problems.len(), &not_checked, family) {
-        (0, None, Some(family)) => (
+    let (status, mut summary) = match (problems.len(), skipped, family) {
+        (0, false, Some(family)) => (
             Status::Passed,
             format!("{keys} keys and {tensors} tensors are what llama.cpp needs of the architecture {}", family.name()),
         ),
@@ -60,8 +61,8 @@ fn conclude(shards: &Shards, family: Option<&dyn Family>, not_checked: Option<St
         (1, ..) => (Status::Failed, "one thing is wrong with the file by its own metadata".to_owned()),
         (n, ..) => (Status::Failed, format!("{n} things are wrong with the file by its own metadata")),
     };
-    if let Some(not_checked) = not_checked {
-        summary.push_str(&format!("; {not_checked}"));
+    for note in notes {
+        summary.push_str(&format!("; {note}"));
     }
     Check { name: "structure".to_owned(), status, summary, problems }
 }

@@ -39,12 +39,16 @@ const FILE_TYPES: &[FileType] = &[
     mix(31, 29), mix(36, 34), mix(37, 35), mix(38, 39), mix(39, 40), mix(40, 41), mix(41, 42),
 ];
 
-pub(super) fn check(shards: &Shards, problems: &mut Vec<String>) {
+/// What is worth knowing, though nothing is wrong.
+pub(super) fn check(shards: &Shards, problems: &mut Vec<String>) -> Option<String> {
     quantization_version(shards, problems);
     match shards.metadata().lookup::<u32>("general.file_type") {
-        Err(error) => problems.push(error.to_string()),
+        Err(error) => {
+            problems.push(error.to_string());
+            None
+        }
         Ok(Some(ftype)) if ftype & GUESSED == 0 => file_type(shards, ftype, problems),
-        Ok(_) => {}
+        Ok(_) => None,
     }
 }
 
@@ -64,14 +68,14 @@ fn quantization_version(shards: &Shards, problems: &mut Vec<String>) {
     }
 }
 
-fn file_type(shards: &Shards, ftype: u32, problems: &mut Vec<String>) {
+fn file_type(shards: &Shards, ftype: u32, problems: &mut Vec<String>) -> Option<String> {
     let known = FILE_TYPES.iter().find(|known| known.ftype == ftype);
     // The type is for experts; without any llama-quantize gives everything its second type.
     let dense = ftype == MXFP4_MOE && shards.tensors().all(|tensor| tensor.shape.len() < 3);
     let main = known.map(|known| if dense { Q8_0 } else { known.ggml_id });
     let Some((known, main)) = known.zip(main.and_then(formats::by_id)) else {
         problems.push(format!("general.file_type is {ftype}, which llama.cpp does not define"));
-        return;
+        return None;
     };
     // Embedding and output matrix get types of their own, and rows that do not divide into blocks get another type.
     let fits = |tensor: &&GgufTensor| is_matrix(tensor) && tensor.cols().is_multiple_of(main.block_len as u64);
@@ -82,12 +86,18 @@ fn file_type(shards: &Shards, ftype: u32, problems: &mut Vec<String>) {
             None => weights.push((tensor.format, tensor.elems())),
         }
     }
-    let Some(&(most, _)) = weights.iter().rev().max_by_key(|(_, elems)| *elems) else { return };
+    let &(most, _) = weights.iter().rev().max_by_key(|(_, elems)| *elems)?;
     let found = weights.iter().any(|(format, _)| *format == main);
-    if most != main && !(known.mixed && found) {
-        let (main, most) = (main.name, most.name);
-        problems.push(format!("general.file_type is {ftype}, whose main type is {main}, but most weights are {most}"));
+    let (main, most) = (main.name, most.name);
+    if !found {
+        problems.push(format!(
+            "general.file_type is {ftype}, whose main type is {main}, but most weights are {most} and none is {main}"
+        ));
     }
+    // As `--only` and `--tensor-type` make it.
+    (found && most != main && !known.mixed).then(|| {
+        format!("general.file_type is {ftype} ({main}), while most weights are {most}: their types were chosen one by one")
+    })
 }
 
 /// A matrix inside a block that a file's type decides about.
