@@ -165,6 +165,7 @@ fn compare_keys(keys: &HparamReader<'_>, model: &Model, class: &'static str) -> 
             Hparam::Set(key, value) => Some((key.as_str(), value)),
             Hparam::FileType => None,
         })
+        .chain(model.first.iter().map(|(key, value)| (key.as_str(), value)))
         .collect();
     let prefix = format!("{}.", keys.arch);
     for (key, value) in keys.metadata.iter().filter(|(key, _)| key.starts_with(&prefix)) {

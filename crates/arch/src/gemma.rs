@@ -5,7 +5,9 @@
 
 use crate::decoder::{Activation, Decoder, DecoderError, Layer, Norm, Rope, RopeLayout};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
 use crate::gated::{GGUF, Gated, HF, RMS_EPS, Shape};
+use crate::gated_export::class_of;
 use crate::hparams::{self, TextParams, float};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -14,6 +16,7 @@ use crate::tensors::{Rows, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, frequencies, sizes};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Gemma;
@@ -87,6 +90,20 @@ impl Family for Gemma {
         let _ = has;
         let gated = of_file(ABOUT.name, metadata)?;
         Ok(scaled(gated.decoder(|_, _| {})))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        config.insert("hidden_act".to_owned(), "gelu_pytorch_tanh".into());
+        config.insert("head_dim".to_owned(), keys.head_dim()?.into());
+        config.insert("attention_bias".to_owned(), false.into());
+        Ok(config)
     }
 }
 

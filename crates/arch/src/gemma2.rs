@@ -5,7 +5,9 @@
 
 use crate::decoder::{Activation, Decoder, DecoderError, Layer};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
 use crate::gated::{Gated, Shape};
+use crate::gated_export::class_of;
 use crate::hparams::{self, TextParams, float, set};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -14,6 +16,7 @@ use crate::tensors::{Rows, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, frequencies, gemma};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Gemma2;
@@ -138,6 +141,32 @@ impl Family for Gemma2 {
             }
         });
         Ok(Decoder { logit_softcap: Some(cap), ..gemma::scaled(decoder) })
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        config.remove("hidden_act");
+        let (head_dim, n_layer) = (keys.head_dim()?, keys.u32("block_count")?);
+        let (n_embd, n_head) = (keys.u32("embedding_length")?, keys.u32("attention.head_count")?);
+        let scalar = if n_layer == LAYERS_OF_27B { n_embd.checked_div(n_head).unwrap_or(head_dim) } else { head_dim };
+        let mut set = |key: &str, value: Json| config.insert(key.to_owned(), value);
+        set("hidden_activation", "gelu_pytorch_tanh".into());
+        set("head_dim", head_dim.into());
+        set("attention_bias", false.into());
+        set("query_pre_attn_scalar", scalar.into());
+        set("attn_logit_softcapping", keys.opt_float("attn_logit_softcapping")?.unwrap_or_else(|| ATTN_CAP.into()));
+        set("final_logit_softcapping", keys.opt_float("final_logit_softcapping")?.unwrap_or_else(|| CAP.into()));
+        set("sliding_window", keys.opt_u32("attention.sliding_window")?.unwrap_or(WINDOW).into());
+        if let Some(types) = keys.layer_types() {
+            set("layer_types", types);
+        }
+        Ok(config)
     }
 }
 

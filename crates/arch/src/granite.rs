@@ -3,11 +3,14 @@
 
 use crate::decoder::{Decoder, DecoderError};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
+use crate::gated_export::class_of;
 use crate::hparams::{self, TextParams, float, set};
 use crate::keys::text_keys;
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, llama};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Granite;
@@ -93,6 +96,23 @@ impl Family for Granite {
             logits: given(Some(metadata.require::<f32>(&format!("{arch}.logit_scale"))?), 1.0),
         };
         Ok(scales.apply(decoder))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        for (key, name) in SCALES {
+            config.insert(key.to_owned(), keys.float(name)?);
+        }
+        for (key, biased) in [("attention_bias", "blk.0.attn_q.bias"), ("mlp_bias", "blk.0.ffn_gate.bias")] {
+            config.insert(key.to_owned(), file.has(biased).into());
+        }
+        Ok(config)
     }
 }
 

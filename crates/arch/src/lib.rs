@@ -21,6 +21,7 @@ mod family;
 mod frequencies;
 mod fused;
 mod gated;
+mod gated_export;
 mod gemma;
 mod gemma2;
 mod gemma3;

@@ -132,9 +132,7 @@ impl Family for Llama {
         class: Option<&'static str>,
         _warnings: &mut Vec<String>,
     ) -> Result<Map<String, Json>, ExportError> {
-        if keys.opt_u32("expert_count")?.is_some_and(|count| count > 0) {
-            return Err(ExportError::NoWayBack { arch: "llama with experts" });
-        }
+        let mixture = keys.opt_u32("expert_count")?.is_some_and(|count| count > 0);
         let shape = |name: &str| file.tensors.iter().find(|(found, _)| found == name).map(|(_, shape)| shape.as_slice());
         let has = |name: &str| shape(name).is_some();
         let (n_embd, n_head) = (keys.u32("embedding_length")?, keys.u32("attention.head_count")?);
@@ -151,7 +149,8 @@ impl Family for Llama {
         let called = |key| matches!(file.metadata.get(key), Some(Value::String(name)) if name.to_lowercase().contains("mistral"));
         let plain = !bias && !mlp_bias && factors.is_none();
         let mistral = plain && ["general.name", "general.basename", "general.base_model.0.name"].into_iter().any(called);
-        let class = class.unwrap_or(CLASSES[usize::from(mistral)].name);
+        let usual = &CLASSES[if mixture { 2 } else { usize::from(mistral) }];
+        let class = class.unwrap_or(usual.name);
         let class = CLASSES.iter().find(|known| known.name == class).unwrap_or(&CLASSES[0]);
 
         let mut config = Map::new();
@@ -178,6 +177,9 @@ impl Family for Llama {
             if !keys.has("attention.key_length") {
                 set("head_dim", Json::Null);
             }
+        }
+        if mixture {
+            keys.experts(EXPERTS, &mut config)?;
         }
         keys.rope(head_dim, factors, &mut config)?;
         Ok(config)

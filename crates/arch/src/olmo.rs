@@ -2,7 +2,9 @@
 
 use crate::decoder::{Activation, Decoder, DecoderError, Norm, NormKind, RopeLayout};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
 use crate::gated::{GGUF, Gated, HF, Shape};
+use crate::gated_export::class_of;
 use crate::hparams::{self, TextParams, float};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -11,6 +13,7 @@ use crate::tensors::{Rows, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Olmo;
@@ -93,6 +96,19 @@ impl Family for Olmo {
         let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
         let gated = Gated { shape, names: GGUF, rope, act: Activation::Silu, tied: !has(GGUF.output), biased: &biased };
         Ok(bare(&gated, clip))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        config.insert("attention_bias".to_owned(), false.into());
+        config.insert("clip_qkv".to_owned(), keys.opt_float("attention.clamp_kqv")?.unwrap_or(Json::Null));
+        Ok(config)
     }
 }
 

@@ -5,7 +5,9 @@
 
 use crate::decoder::{Activation, Decoder, DecoderError, Rope, RopeLayout};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
 use crate::gated::{GGUF, Gated, HF, RMS_EPS, Shape};
+use crate::gated_export::class_of;
 use crate::hparams::{self, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -14,6 +16,7 @@ use crate::tensors::{Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Olmo2;
@@ -116,6 +119,25 @@ impl Family for Olmo2 {
         let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
         let gated = Gated { shape, names: GGUF, rope, act: Activation::Silu, tied: false, biased: &biased };
         Ok(decoder(&gated, window, &swa))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        // A window is OLMo 3's.
+        let window = keys.opt_u32("attention.sliding_window")?.filter(|&window| window > 0);
+        let usual = ABOUT.classes[usize::from(window.is_some())].name;
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class.or(Some(usual))))?;
+        config.insert("attention_bias".to_owned(), false.into());
+        if let Some(window) = window {
+            config.insert("sliding_window".to_owned(), window.into());
+            config.extend(keys.layer_types().map(|types| ("layer_types".to_owned(), types)));
+        }
+        Ok(config)
     }
 }
 

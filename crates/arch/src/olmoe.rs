@@ -2,7 +2,9 @@
 
 use crate::decoder::{Decoder, DecoderError, Ffn, Shares};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
 use crate::gated::Mixture;
+use crate::gated_export::class_of;
 use crate::hparams::{self, Experts, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -11,6 +13,7 @@ use crate::tensors::{Rows, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, qwen2, qwen2moe};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Olmoe;
@@ -115,6 +118,21 @@ impl Family for Olmoe {
             gated.projection_norms(number, &mut layer.attn);
             layer.ffn = Ffn::Experts(Box::new(gated.stacked_experts(number, Shares::OfAll, mixture)));
         }))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        keys.experts("num_experts", &mut config)?;
+        config.insert("norm_topk_prob".to_owned(), false.into());
+        config.insert("attention_bias".to_owned(), false.into());
+        config.insert("clip_qkv".to_owned(), Json::Null);
+        Ok(config)
     }
 }
 

@@ -4,7 +4,9 @@
 
 use crate::decoder::{Activation, Decoder, DecoderError, RopeLayout};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
 use crate::gated::{GGUF, Gated, HF, RMS_EPS, Shape};
+use crate::gated_export::class_of;
 use crate::hparams::{self, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -13,6 +15,7 @@ use crate::tensors::{Need, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, frequencies};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Qwen2;
@@ -100,6 +103,18 @@ impl Family for Qwen2 {
     fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
         Ok(of_file(ABOUT.name, metadata, &biased, has)?.decoder(|_, _| {}))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        config.insert("use_sliding_window".to_owned(), false.into());
+        Ok(config)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use crate::decoder::{Decoder, DecoderError, Ffn, SharedExpert, Shares};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
 use crate::gated::{Gated, Mixture};
+use crate::gated_export::class_of;
 use crate::hparams::{self, Experts, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -11,6 +13,7 @@ use crate::tensors::{Dims, Need, Rows, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Hparam, Keys, Model, VocabRoute, assign, qwen2};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Qwen2Moe;
@@ -139,6 +142,25 @@ impl Family for Qwen2Moe {
             experts.shared = Some(SharedExpert { ffn, gate: Some(gate) });
             layer.ffn = Ffn::Experts(Box::new(experts));
         }))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        keys.experts("num_experts", &mut config)?;
+        config.insert("moe_intermediate_size".to_owned(), keys.u32("expert_feed_forward_length")?.into());
+        config.insert("shared_expert_intermediate_size".to_owned(), keys.u32("expert_shared_feed_forward_length")?.into());
+        config.insert("norm_topk_prob".to_owned(), false.into());
+        config.insert("use_sliding_window".to_owned(), false.into());
+        config.insert("qkv_bias".to_owned(), file.has("blk.0.attn_q.bias").into());
+        config.insert("decoder_sparse_step".to_owned(), 1.into());
+        config.insert("mlp_only_layers".to_owned(), Json::Array(Vec::new()));
+        Ok(config)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use crate::decoder::{Decoder, DecoderError};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
+use crate::gated_export::class_of;
 use crate::hparams::{self, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -10,6 +12,7 @@ use crate::tensors::{Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, qwen2};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Qwen3;
@@ -83,6 +86,19 @@ impl Family for Qwen3 {
         let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
         let gated = qwen2::of_file(ABOUT.name, metadata, &biased, has)?;
         Ok(gated.decoder(|number, layer| gated.head_norms(number, &mut layer.attn)))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        config.insert("use_sliding_window".to_owned(), false.into());
+        config.insert("attention_bias".to_owned(), false.into());
+        Ok(config)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Qwen 3 with experts: `general.architecture` = `qwen3moe`. No shared expert; a norm on each query and key head.
 
 use crate::decoder::{Decoder, DecoderError, Ffn, Shares};
+use crate::export::{ExportError, GgufModel, HparamReader};
+use crate::gated_export::class_of;
 use crate::hparams;
 use crate::keys::text_keys;
 use crate::tensors::Dim::{self, Embd, ExpertFf, Head, Kv, Q, TwoExpertFf, Vocab};
@@ -8,6 +10,7 @@ use crate::tensors::{Rows, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, qwen2, qwen2moe};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct Qwen3Moe;
@@ -107,5 +110,23 @@ impl Family for Qwen3Moe {
             gated.head_norms(number, &mut layer.attn);
             layer.ffn = Ffn::Experts(Box::new(gated.stacked_experts(number, Shares::OfUsed, mixture)));
         }))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        keys.experts("num_experts", &mut config)?;
+        config.insert("moe_intermediate_size".to_owned(), keys.u32("expert_feed_forward_length")?.into());
+        config.insert("norm_topk_prob".to_owned(), true.into());
+        config.insert("use_sliding_window".to_owned(), false.into());
+        config.insert("attention_bias".to_owned(), false.into());
+        config.insert("decoder_sparse_step".to_owned(), 1.into());
+        config.insert("mlp_only_layers".to_owned(), Json::Array(Vec::new()));
+        Ok(config)
     }
 }

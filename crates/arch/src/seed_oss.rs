@@ -2,6 +2,8 @@
 
 use crate::decoder::{Decoder, DecoderError};
 use crate::expected::{FileKey, KeyType};
+use crate::export::{ExportError, GgufModel, HparamReader};
+use crate::gated_export::class_of;
 use crate::hparams::{self, TextParams};
 use crate::keys::text_keys;
 use crate::rope::Reads;
@@ -10,6 +12,7 @@ use crate::tensors::{Need, Table, row};
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, VocabRoute, assign, qwen2};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct SeedOss;
@@ -78,6 +81,20 @@ impl Family for SeedOss {
         let biased = |part: &str| has(&format!("blk.0.{part}.bias"));
         let gated = qwen2::of_file(ABOUT.name, metadata, &biased, has)?;
         Ok(gated.decoder(|number, layer| layer.ffn_norm = Some(gated.norm(number, gated.names.attn_post_norm))))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        config.insert("attention_bias".to_owned(), file.has("blk.0.attn_q.bias").into());
+        config.insert("attention_out_bias".to_owned(), false.into());
+        config.insert("mlp_bias".to_owned(), false.into());
+        Ok(config)
     }
 }
 

@@ -1,11 +1,14 @@
 //! SmolLM 3: `general.architecture` = `smollm3`. Llama, with every fourth layer blind to positions.
 
 use crate::decoder::{Decoder, DecoderError};
+use crate::export::{ExportError, GgufModel, HparamReader};
+use crate::gated_export::class_of;
 use crate::hparams::{self, MAX_LAYERS, TextParams};
 use crate::keys::text_keys;
 use crate::{About, ArchError, Class, Config, Defaults, Family, Keys, Model, llama};
 use ggufsmith_core::TensorInfo;
 use ggufsmith_gguf::Metadata;
+use serde_json::{Map, Value as Json};
 
 /// The family.
 pub(crate) struct SmolLm3;
@@ -57,6 +60,21 @@ impl Family for SmolLm3 {
     fn decoder_of_gguf(&self, metadata: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Decoder, DecoderError> {
         let decoder = llama::decoder::of_gguf(ABOUT.name, metadata, has)?;
         Ok(blind(decoder, |layer| (layer + 1).is_multiple_of(BLIND as usize)))
+    }
+
+    fn config(
+        &self,
+        file: &GgufModel<'_>,
+        keys: &HparamReader<'_>,
+        class: Option<&'static str>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<Map<String, Json>, ExportError> {
+        let mut config = keys.gated(file, class_of(ABOUT.classes, class))?;
+        for key in ["attention_bias", "mlp_bias", "use_sliding_window"] {
+            config.insert(key.to_owned(), false.into());
+        }
+        config.insert("no_rope_layer_interval".to_owned(), BLIND.into());
+        Ok(config)
     }
 }
 

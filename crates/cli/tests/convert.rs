@@ -107,7 +107,9 @@ fn wishes_that_cannot_be_met() {
         (&[&bard, "-t", "IQ2_XXS"], "llama.cpp has this type, ggufsmith cannot write it yet"),
         (&[&bard, "-t", "auto"], "name the type: F32, F16"),
         (&[&bard, "-t", "F16,F32", "-o", "x.gguf"], "hint: name a directory, or --out 'x-{ftype}.gguf'"),
-        (&[&bard, "-t", "F16", "-o", "missing/"], "missing"),
+        (&[&bard, "-t", "F16", "-o", "missing/x.gguf"], "missing"),
+        (&[&bard, "-t", "F16", "-o", "-"], "it cannot go into a pipe"),
+        (&["nowhere", "-t", "F16", "-o", "missing/"], "there is no directory nowhere"),
         (&[&bard, "-t", "F16", "--threads", "0"], "--threads"),
         (&[&bard, "-t", "F16", "--split-max-size", "5X"], "\"5X\" is no size"),
         (&[&bard, "-t", "F16", "--metadata", "none.json"], "--metadata none.json: "),
@@ -121,6 +123,13 @@ fn wishes_that_cannot_be_met() {
         run(dir.path(), &[&["convert"], *arguments].concat()).refused(message);
         assert!(names(dir.path()).is_empty(), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_directory_that_is_named_as_one_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), &["convert", &fixture("bard"), "-t", "F16", "-o", "a/b/"]);
+    assert!(names(&dir.path().join("a/b")).iter().any(|name| name.ends_with("F16.gguf")));
 }
 
 #[test]

@@ -172,9 +172,10 @@ impl Config {
         Ok(config)
     }
 
-    /// What it demands of files of a type.
+    /// What it demands of files of a type; of `NF4 in Q8_0`, what it does of NF4.
     pub fn for_type(&self, file_type: &str) -> Thresholds {
-        self.types.get(&file_type.to_ascii_uppercase()).copied().unwrap_or_default().or(self.every)
+        let values = file_type.split(' ').next().unwrap_or_default();
+        self.types.get(&values.to_ascii_uppercase()).copied().unwrap_or_default().or(self.every)
     }
 }
 

@@ -176,9 +176,12 @@ pub fn run_with(request: &Request<'_>, rounding: Option<&Rounding>) -> Result<Ve
     let mut files = Vec::new();
     for path in request.files {
         let shards = Arc::new(Shards::open(path, &Limits::default())?);
-        let report = begin_report(request, &shards, &described)?;
+        let mut report = begin_report(request, &shards, &described)?;
         let rounding = rounding.cloned().or_else(|| values::of_manifest(shards.files()[0].path(), &report.sha256));
         let values = rounding.map(|rounding| Carried::new(&source, rounding)).transpose()?;
+        if let Some(carried) = &values {
+            report.file_type = format!("{} in {}", carried.source.rounding().scheme.name, report.file_type);
+        }
         files.push(File { path, shards, report, values });
     }
     for file in &mut files {

@@ -127,7 +127,7 @@ fn early() -> Result<(), String> {
         Ok::<_, String>(case)
     };
     let no_folder = Case::new();
-    let lost = format!("{}/nowhere/", no_folder.home.path().display());
+    let lost = format!("{}/nowhere/x.gguf", no_folder.home.path().display());
     let exists = Case::new();
     std::fs::write(exists.home.path().join("x.gguf"), "mine").map_err(|e| e.to_string())?;
     let cases = [

@@ -228,6 +228,7 @@ impl Arguments {
         let interrupt = Interrupt::listen()?;
         let conversion = Conversion::prepare_with(source, &options, preparation)?;
         interrupt.check()?;
+        create_directory(&options)?;
         conversion.warnings.iter().for_each(|warning| output::warning(warning));
         let settings = run::Settings {
             started,
@@ -296,7 +297,10 @@ impl Arguments {
         }
         let options = Options { open: self.open_options(&located), ..options.clone() };
         match Conversion::prepare_with(&located.path, &options, preparation.clone()) {
-            Ok(conversion) => Ok(conversion.check_outputs(self.force)?),
+            Ok(conversion) => {
+                create_directory(&options)?;
+                Ok(conversion.check_outputs(self.force)?)
+            }
             // A server that sends no parts of a file may well send the whole, and only that has a hash.
             Err(error @ ConvertError::Checkpoint(_)) if !hub::is_refusal(&error) => Ok(()),
             Err(error) => Err(error.into()),
@@ -449,12 +453,26 @@ fn no_type() -> Failure {
         .hint(format!("the types and their bits per weight: {}", types.collect::<Vec<_>>().join(", ")))
 }
 
+/// A directory that was named as one (`./gguf/`) is made, once nothing else stands in the way.
+fn create_directory(options: &Options) -> Result<(), Failure> {
+    let Target::Directory(directory) = &options.target else { return Ok(()) };
+    if directory.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let created = std::fs::create_dir_all(directory);
+    created.map_err(|e| Failure::new(format!("creating the directory {}: {e}", directory.display())))
+}
+
 /// Where `--out` points to.
 fn target(out: Option<&Path>, types: usize) -> Result<Target, Failure> {
     let Some(out) = out else { return Ok(Target::Directory(PathBuf::new())) };
     let text = out.as_os_str().to_string_lossy();
     if text.is_empty() {
         return Err(Failure::new("--out is empty"));
+    }
+    if text == "-" || out == Path::new("/dev/stdout") {
+        let message = "a GGUF file is written at many places at once and appears when it is complete: it cannot go into a pipe";
+        return Err(Failure::new(message).hint("name a file or a directory with --out (./- is a file called -)"));
     }
     if out.is_dir() || text.ends_with(std::path::is_separator) {
         return Ok(Target::Directory(out.to_owned()));

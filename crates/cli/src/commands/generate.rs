@@ -9,7 +9,7 @@ mod tests;
 use crate::failure::Failure;
 use crate::hub::{self, Need};
 use crate::interrupt::Interrupt;
-use crate::{output, units};
+use crate::{output, texts};
 use comparison::Comparison;
 use ggufsmith_gguf::parse_size;
 use ggufsmith_infer::{beam, sampling};
@@ -267,13 +267,7 @@ impl Arguments {
             (None, Some(path)) => path,
             (None, None) => return Err(Failure::new("there is no prompt")),
         };
-        let refuse = |what: &dyn std::fmt::Display| Failure::new(format!("--prompt-file {}: {what}", path.display()));
-        let metadata = std::fs::metadata(path).map_err(|e| refuse(&e))?;
-        if !metadata.is_file() || metadata.len() > PROMPT_FILE_BYTES {
-            return Err(refuse(&format_args!("no file of at most {}", units::bytes(PROMPT_FILE_BYTES))));
-        }
-        let text = std::fs::read(path).map_err(|e| refuse(&e))?;
-        let text = String::from_utf8(text).map_err(|e| refuse(&format_args!("not UTF-8 at offset {}", e.utf8_error().valid_up_to())))?;
+        let text = texts::text("--prompt-file", path, PROMPT_FILE_BYTES)?;
         Ok(text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).to_owned())
     }
 }

@@ -103,11 +103,15 @@ impl Arguments {
     pub fn run(&self) -> Result<(), Failure> {
         self.files.iter().try_for_each(|file| super::check_exists(file))?;
         let interrupt = Interrupt::listen()?;
-        let told = Push::begin(self, &interrupt)?.finish(self, &interrupt)?;
-        match told {
-            Some(told) => crate::output::json(&told),
-            None => Ok(()),
+        let told = Push::begin(self, &interrupt)?.finish(self, &interrupt);
+        match &told {
+            Ok(Some(told)) => crate::output::json(told)?,
+            Err(Failure::Verdict { problems, .. }) if self.json => {
+                crate::output::json(&serde_json::json!({ "published": false, "problems": problems }))?;
+            }
+            _ => {}
         }
+        told.map(drop)
     }
 
     /// Publish.

@@ -109,7 +109,7 @@ pub struct Options {
     #[arg(long, value_name = "BINARY", conflicts_with_all = ["logits", "no_forward"], help_heading = "llama.cpp")]
     llama_perplexity: Option<PathBuf>,
 
-    /// Largest perplexity of a file over the source's
+    /// Largest perplexity of a file over the source's [default: 2, where a file has collapsed]
     #[arg(long, value_name = "RATIO", help_heading = "Gate")]
     max_ppl_ratio: Option<f64>,
 
@@ -162,11 +162,12 @@ impl Arguments {
             return Err(Failure::new(message).hint("the directory has config.json, safetensors and the tokenizer's files"));
         }
         self.files.iter().try_for_each(|file| super::check_exists(file))?;
+        let files = one_of_each(&self.files);
         let source = hub::locate(&self.against, Need::Weights, self.quiet)?.path;
         super::convert::check_source(&source)?;
         let interrupt = Interrupt::listen()?;
         let run = Run {
-            files: &self.files,
+            files: &files,
             source: &source,
             threads: threads::count(self.threads),
             imatrix: self.imatrix.as_deref(),
@@ -188,10 +189,33 @@ impl Arguments {
     }
 }
 
+/// Of the shards of one file the one that was named first: any stands for all.
+fn one_of_each(files: &[PathBuf]) -> Vec<PathBuf> {
+    let set = |file: &PathBuf| {
+        let (stem, count) = file.to_str()?.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        let (name, number) = stem.rsplit_once('-')?;
+        let five = |digits: &str| digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        (five(number) && five(count)).then(|| (name.to_owned(), count.to_owned()))
+    };
+    let mut seen = Vec::new();
+    let is_new = |file: &&PathBuf| match set(file) {
+        Some(set) if seen.contains(&set) => false,
+        Some(set) => {
+            seen.push(set);
+            true
+        }
+        None => true,
+    };
+    files.iter().filter(is_new).cloned().collect()
+}
+
 impl Options {
     /// Run the checks, judge them, write reports.
     pub fn verify(&self, run: &Run<'_>) -> Result<Vec<Report>, Failure> {
         let (thresholds, config) = self.thresholds()?;
+        if !self.no_report {
+            run.files.iter().try_for_each(|file| report::check_writable(file, self.report_dir.as_deref()))?;
+        }
         let events = Steps::new(run.quiet);
         let saved = self.saved_logits()?;
         let request = Request {
@@ -300,7 +324,8 @@ impl Options {
             Thresholds { max_ppl_ratio: self.max_ppl_ratio, max_kld: self.max_kld, min_top1: self.min_top1 };
         thresholds.check()?;
         let file = self.config.clone().or_else(|| Some(PathBuf::from(FILE)).filter(|file| file.is_file()));
-        let types: Vec<&str> = RECIPES.iter().map(|recipe| recipe.name()).collect();
+        let schemes = ggufsmith_core::SCHEMES.iter().map(|scheme| scheme.name);
+        let types: Vec<&str> = RECIPES.iter().map(|recipe| recipe.name()).chain(schemes).collect();
         let config = file.map(|file| Config::open(&file, &types)).transpose()?.unwrap_or_default();
         Ok((thresholds, config))
     }
@@ -331,5 +356,17 @@ fn failure(error: VerifyError) -> Failure {
     match error {
         VerifyError::Cancelled => Failure::Interrupted,
         other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_stands_for_all() {
+        let files = ["a-00002-of-00003.gguf", "a-00001-of-00003.gguf", "a-00001-of-00002.gguf", "b/a-00003-of-00003.gguf", "c.gguf"];
+        let kept = one_of_each(&files.map(PathBuf::from));
+        assert_eq!(kept, [files[0], files[2], files[3], files[4]].map(PathBuf::from));
     }
 }

@@ -64,9 +64,9 @@ impl Only {
             }
         }
         for wanted in &self.roles {
-            if !tensors.clone().any(|tensor| is_role(parts(tensor).1, wanted)) {
-                let mut known: Vec<String> =
-                    tensors.clone().filter(|t| t.ends_with(".weight")).map(|t| parts(t).1.to_owned()).collect();
+            // Vectors are never quantized: naming them alone would select nothing.
+            if !tensors.clone().filter(|tensor| is_matrix(tensor)).any(|tensor| is_role(parts(tensor).1, wanted)) {
+                let mut known: Vec<String> = tensors.clone().filter(|t| is_matrix(t)).map(|t| parts(t).1.to_owned()).collect();
                 known.sort();
                 return unknown(wanted.clone(), known);
             }
@@ -120,6 +120,11 @@ fn parts(tensor: &str) -> (Option<u64>, &str) {
     (layer, role.strip_suffix(".weight").unwrap_or(role))
 }
 
+/// By its name: what may be quantized at all.
+fn is_matrix(tensor: &str) -> bool {
+    tensor.ends_with(".weight") && !tensor.ends_with("norm.weight")
+}
+
 fn is_role(role: &str, wanted: &str) -> bool {
     role.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
@@ -170,5 +175,8 @@ mod tests {
         );
         assert!(matches!(check("layers=13"), Err(OnlyError::NoTensor { known, .. }) if known == "layers=0-12"));
         assert_eq!(check("layers=12,attn_q"), Err(OnlyError::Nothing));
+        let tied = ["token_embd.weight", "output_norm.weight", "blk.0.attn_q.weight"];
+        let error = "output".parse::<Only>().unwrap().check(tied.into_iter());
+        assert!(matches!(error, Err(OnlyError::NoTensor { known, .. }) if known == "attn_q, token_embd"), "a norm is no output");
     }
 }

@@ -155,7 +155,8 @@ fn how_to_run(out: &mut String, card: &Card) {
     let Some(file) = proposed(card) else { return };
     let repo = code(&card.repo);
     // llama.cpp and Ollama find a file by a tag in its name.
-    let tagged = !file.file_type.is_empty() && has_tag(file.name(), &file.file_type);
+    let alone = card.files.iter().filter(|other| has_tag(other.name(), &file.file_type)).count() == 1;
+    let tagged = !file.file_type.is_empty() && has_tag(file.name(), &file.file_type) && alone;
     let (tag, named) = match tagged {
         true => (format!(":{}", code(&file.file_type)), String::new()),
         false => (String::new(), format!(" --hf-file {}", code(&shell(file.name())))),

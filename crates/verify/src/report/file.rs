@@ -60,6 +60,22 @@ impl Written {
     }
 }
 
+/// Whether the reports about a file could be written: looked at before the work, since they come after it.
+///
+/// # Errors
+/// [`FileError`] where the directory cannot be written into.
+pub fn check_writable(gguf: &Path, directory: Option<&Path>) -> Result<(), FileError> {
+    if let Some(directory) = directory {
+        fs::create_dir_all(directory).map_err(io_error(directory, "creating the directory"))?;
+    }
+    let json = Written::at(gguf, directory)?.json;
+    let mut name = json.file_name().unwrap_or_default().to_owned();
+    name.push(".probe");
+    let probe = json.with_file_name(name);
+    File::create(&probe).map_err(io_error(&probe, "creating"))?;
+    fs::remove_file(&probe).map_err(io_error(&probe, "removing"))
+}
+
 /// Write the reports about files of one source, each beside its file or all into `directory`, which is created where it is missing.
 ///
 /// Each file has its own three, whose JSON is one [`Report`]. Several files also have `SOURCE.report.{json,md,html}` about all of

@@ -102,6 +102,16 @@ fn texts(out: &mut String, reports: &[Report]) {
             lines.push(line);
         }
     }
+    for (report, engine) in reports.iter().filter_map(|report| Some((report, report.engine.as_ref()?))) {
+        lines.push(format!(
+            "{} in llama.cpp {}: perplexity {}, KL divergence {} nats, same top-1 {:.2} %.",
+            code(&report.file),
+            prose(&engine.version),
+            number(engine.perplexity),
+            number(engine.kld_mean),
+            100.0 * engine.same_top1
+        ));
+    }
     if lines.is_empty() {
         lines.push("No forward pass over a text was run, so there are no figures of cost.".to_owned());
     }

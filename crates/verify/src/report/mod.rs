@@ -13,7 +13,7 @@ mod plot;
 mod terminal;
 pub(crate) mod text;
 
-pub use file::{FileError, Written, read, write};
+pub use file::{FileError, Written, check_writable, read, write};
 pub use html::html;
 pub use markdown::markdown;
 pub use terminal::terminal;
@@ -42,7 +42,7 @@ pub struct Report {
     pub bytes: u64,
     /// `general.architecture`.
     pub architecture: String,
-    /// The file type's name, e.g. `Q4_0`.
+    /// The file type's name, e.g. `Q4_0`; `NF4 in Q8_0` where the values are those of another scheme.
     pub file_type: String,
     /// Number of weights.
     pub parameters: u64,

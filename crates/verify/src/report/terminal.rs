@@ -27,6 +27,7 @@ pub fn terminal(reports: &[Report]) -> String {
         let fits = widths(&with_errors).iter().sum::<usize>() + GAPS <= WIDTH;
         table(&mut out, if fits { with_errors } else { rows(false) });
         notes(&mut out, reports);
+        engines(&mut out, reports);
     }
     for (report, label) in reports.iter().zip(labels(reports)) {
         failures(&mut out, report, &label);
@@ -104,6 +105,21 @@ fn notes(out: &mut String, reports: &[Report]) {
         grouped(figures.tokens)
     );
     wrapped(out, "", &text);
+}
+
+/// What llama.cpp itself found, where it was asked.
+fn engines(out: &mut String, reports: &[Report]) {
+    for (report, label) in reports.iter().zip(labels(reports)) {
+        let Some(engine) = &report.engine else { continue };
+        let text = format!(
+            "{label} in llama.cpp {}: perplexity {}, KL divergence {}, same top-1 {:.2} %.",
+            clean(&engine.version),
+            ascii(&number(engine.perplexity)),
+            ascii(&number(engine.kld_mean)),
+            100.0 * engine.same_top1
+        );
+        wrapped(out, "", &text);
+    }
 }
 
 fn failures(out: &mut String, report: &Report, label: &str) {

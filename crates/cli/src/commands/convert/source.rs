@@ -1,7 +1,7 @@
 //! What SOURCE is, before anything is read.
 
 use crate::failure::Failure;
-use crate::units;
+use crate::texts;
 use std::io;
 use std::path::Path;
 
@@ -50,11 +50,7 @@ fn in_cache(source: &Path) -> Option<Failure> {
 pub fn metadata_file(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
     let shown = path.display();
     let refuse = |what: &dyn std::fmt::Display| Failure::new(format!("--metadata {shown}: {what}"));
-    let size = std::fs::metadata(path).map_err(|e| refuse(&e))?;
-    if !size.is_file() || size.len() > METADATA_FILE_BYTES {
-        return Err(refuse(&format_args!("no file of at most {}", units::bytes(METADATA_FILE_BYTES))));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| refuse(&e))?;
+    let text = texts::text("--metadata", path, METADATA_FILE_BYTES)?;
     match serde_json::from_str(&text) {
         Ok(serde_json::Value::Object(map)) => Ok(map),
         Ok(_) => Err(refuse(&"no JSON object").hint(r#"write keys and values: {"general.name": "My model"}"#)),

@@ -229,6 +229,6 @@ fn prompt_files_lose_one_line_break() {
         assert_eq!(read(content.as_bytes()).unwrap(), prompt);
     }
     let Err(Failure::Error { error, .. }) = read(b"ab\xffc") else { panic!() };
-    assert!(error.to_string().ends_with("prompt.txt: not UTF-8 at offset 2"), "{error}");
+    assert!(error.to_string().ends_with("prompt.txt: not UTF-8 from byte 2 on"), "{error}");
     assert!(parse(&["-f", dir.path().to_str().unwrap()]).unwrap().prompt().is_err());
 }

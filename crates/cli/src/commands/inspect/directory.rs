@@ -24,9 +24,19 @@ struct Report<'a> {
     /// Kind of vocabulary, by the tokenizer file that decides it.
     tokenizer: Option<Tokenizer>,
     files: Vec<File<'a>>,
+    /// Where weights are stored otherwise than `tensors` lists them: what is read from them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantization: Option<Quantization>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tensors: Option<&'a [Tensor<'a>]>,
     totals: Totals<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Quantization {
+    what: Vec<String>,
+    stored_bytes: u64,
+    stored_bits_per_weight: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,6 +65,14 @@ pub fn show(arguments: &Arguments, located: &Located) -> Result<(), Failure> {
     let several = files.len() > 1;
     let tensors: Vec<Tensor<'_>> =
         checkpoint.tensors().iter().map(|info| tensor(info, several.then(|| file_name(&info.file)))).collect();
+    let totals = Totals::of(&tensors);
+    let notes = checkpoint.notes();
+    let stored: u64 = files.iter().map(|file| file.bytes).sum();
+    let quantization = (!notes.is_empty()).then(|| Quantization {
+        what: notes,
+        stored_bytes: stored,
+        stored_bits_per_weight: stored as f64 * 8.0 / totals.parameters.max(1) as f64,
+    });
     let report = Report {
         kind: "model directory",
         path: dir.path(),
@@ -63,8 +81,9 @@ pub fn show(arguments: &Arguments, located: &Located) -> Result<(), Failure> {
         architecture: class.and_then(ggufsmith_arch::by_class).map(|(family, _)| family.name()),
         tokenizer: tokenizer(&dir)?,
         files,
+        quantization,
         tensors: (!arguments.no_tensors).then_some(&tensors),
-        totals: Totals::of(&tensors),
+        totals,
     };
     if arguments.json { output::json(&report) } else { output::data(&report.text()) }
 }
@@ -83,6 +102,13 @@ impl Report<'_> {
         }
         for file in &self.files {
             out.push_str(&format!("{}: {}\n", printable(file.name), units::bytes(file.bytes)));
+        }
+        if let Some(Quantization { what, stored_bytes, stored_bits_per_weight }) = &self.quantization {
+            what.iter().for_each(|what| out.push_str(&format!("quantization: {}\n", printable(what))));
+            let stored = units::bytes(*stored_bytes);
+            out.push_str(&format!(
+                "stored: {stored}, {stored_bits_per_weight:.2} bits per weight; below are the values that are read from it\n"
+            ));
         }
         out.push('\n');
         if let Some(tensors) = self.tensors {

@@ -45,6 +45,10 @@ impl Push {
         if !arguments.dry_run && !arguments.options.yes && !io::stdin().is_terminal() {
             return Err(Failure::new(format!("publishing to {repo} wants a yes, and nobody can be asked here")).hint("add --yes"));
         }
+        if !arguments.dry_run && client.settings().token.is_none() {
+            let advice = "`hf auth login`, or set HF_TOKEN to a token with write access (https://huggingface.co/settings/tokens)";
+            return Err(Failure::new("publishing wants an access token, and there is none").hint(advice));
+        }
         // A dry run shows what can be shown without an account.
         let anonymous = arguments.dry_run && client.settings().token.is_none();
         let user = if anonymous { repo.owner().to_owned() } else { client.whoami().map_err(failure)? };
@@ -54,7 +58,7 @@ impl Push {
     /// Publish, and tell; what there is to tell in JSON is returned where JSON is wanted.
     pub fn finish(&self, arguments: &Arguments, interrupt: &Interrupt) -> Result<Option<Value>, Failure> {
         let groups = files::gather(arguments, self.client.cancel(), self.shows)?;
-        refuse(&groups, arguments.allow_unverified)?;
+        refuse(&groups, arguments)?;
         interrupt.check()?;
         let state = match self.client.state(&self.repo, &self.revision) {
             // Without an account a repository that is missing looks like a private one.
@@ -168,14 +172,15 @@ impl Push {
 }
 
 /// Files that are not what they should be are not published.
-fn refuse(groups: &[Group], allow: bool) -> Result<(), Failure> {
+fn refuse(groups: &[Group], arguments: &Arguments) -> Result<(), Failure> {
     let bad = groups.iter().filter_map(|group| group.problem.as_ref().map(|problem| (group, problem)));
     let mut problems: Vec<String> = bad.map(|(group, problem)| format!("{}: {problem}", group.name())).collect();
     if problems.is_empty() {
         return Ok(());
     }
-    if allow {
-        problems.iter().for_each(|problem| output::warning(&format!("{problem}; published all the same")));
+    if arguments.allow_unverified {
+        let what = if arguments.dry_run { "it would be published all the same" } else { "published all the same" };
+        problems.iter().for_each(|problem| output::warning(&format!("{problem}; {what}")));
         return Ok(());
     }
     problems.push("nothing was published: `ggufsmith verify FILE.gguf --against SOURCE` writes a report".to_owned());
