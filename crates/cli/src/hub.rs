@@ -97,6 +97,9 @@ fn fetch(id: &str, revision: Option<&str>, _: Need, _: bool) -> Result<Located, 
 
 /// `org/name` or `org/name@revision`: what has the shape of it, and is no name of a file.
 fn repository_id(text: &str) -> Option<(&str, Option<&str>)> {
+    // What is copied from a browser.
+    let prefixes = ["https://huggingface.co/", "https://hf.co/", "hf.co/", "hf://"];
+    let text = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).map_or(text, |id| id.trim_end_matches('/'));
     let (id, revision) = match text.split_once('@') {
         Some((id, revision)) => (id, Some(revision)),
         None => (text, None),
@@ -118,6 +121,8 @@ mod tests {
     fn repository_ids_are_told_from_paths() {
         assert_eq!(repository_id("HuggingFaceTB/SmolLM2-135M"), Some(("HuggingFaceTB/SmolLM2-135M", None)));
         assert_eq!(repository_id("a/b@refs/pr/1"), Some(("a/b", Some("refs/pr/1"))));
+        assert_eq!(repository_id("https://huggingface.co/a/b/"), Some(("a/b", None)));
+        assert_eq!(repository_id("hf.co/a/b@v1"), Some(("a/b", Some("v1"))));
         for path in
             ["./model", "../a", "/a/b", "a/b/c", "model", "a/", "a/b c", "a/$(b)", "~/a", "models/x.gguf", "a/model.Safetensors"]
         {

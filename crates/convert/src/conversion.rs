@@ -111,6 +111,8 @@ pub enum ConvertError {
     Nothing { path: PathBuf },
     #[error("a plan that cannot be written: {0}")]
     Draft(String),
+    #[error(transparent)]
+    Damaged(#[from] ggufsmith_checkpoint::Damaged),
     #[error("hashing the source for the manifest: {0}")]
     Hash(io::Error),
     #[error("writing the manifest {}: {source}", path.display())]

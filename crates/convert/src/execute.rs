@@ -5,6 +5,7 @@ use crate::manifest::{HashedFile, InputHasher};
 use crate::pipeline::{self, PipelineError, Run};
 use crate::plan::Plan;
 use crate::sink::{FileSink, SinkFile};
+use ggufsmith_checkpoint::{keeps_promise, promised_sha256};
 use ggufsmith_core::TensorSource;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -36,6 +37,8 @@ pub(crate) fn execute(job: &Job<'_>, options: RunOptions<'_>) -> Result<(Finishe
     });
     let sink = FileSink::create(files.collect(), options.force, &job.inputs)?;
     let hasher = InputHasher::new(unread(job));
+    // The cache says of each file what it must hash to: weights that were changed since must not go on as the model's.
+    let wanted = options.manifest.is_some() || job.inputs.iter().any(|path| promised_sha256(path).is_some());
     let tensor_done = |index: usize| {
         for (file, range) in (job.reads)(index) {
             hasher.mark(file, range);
@@ -50,7 +53,7 @@ pub(crate) fn execute(job: &Job<'_>, options: RunOptions<'_>) -> Result<(Finishe
         progress: options.progress,
     };
     let (report, hashes) = std::thread::scope(|scope| {
-        let hashes = options.manifest.is_some().then(|| scope.spawn(|| hasher.run()));
+        let hashes = wanted.then(|| scope.spawn(|| hasher.run()));
         let report = pipeline::run(job.plan, &run, options.workers);
         if report.is_ok() {
             hasher.complete()
@@ -64,9 +67,12 @@ pub(crate) fn execute(job: &Job<'_>, options: RunOptions<'_>) -> Result<(Finishe
     // First: a file that is gone is why it could not be hashed, and has a name here.
     job.source.check_unchanged().map_err(PipelineError::Source)?;
     let hashes = hashes.transpose().map_err(ConvertError::Hash)?.flatten();
+    for (path, (_, sha256)) in job.inputs.iter().zip(hashes.iter().flatten()) {
+        keeps_promise(path, sha256)?;
+    }
     let files = sink.finish()?;
     let hashed = |(path, (bytes, sha256)): (&PathBuf, (u64, String))| HashedFile { name: file_name(path), bytes, sha256 };
-    let weights = hashes.map(|hashes| job.inputs.iter().zip(hashes).map(hashed).collect());
+    let weights = hashes.filter(|_| options.manifest.is_some()).map(|hashes| job.inputs.iter().zip(hashes).map(hashed).collect());
     Ok((Finished { files, report }, weights))
 }
 

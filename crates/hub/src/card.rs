@@ -131,6 +131,23 @@ const OTHER_FORMS: &[&str] = &[
     "text-generation-inference",
 ];
 
+/// Whether a card can be edited: its front matter line by line, and our part between its two comments.
+///
+/// # Errors
+/// What is in the way.
+pub fn check_existing(card: &str) -> Result<(), String> {
+    let (front, body) = Front::split(card.trim_start_matches('\u{feff}'));
+    if let Some(line) = front.odd_line() {
+        return Err(format!("its front matter has the line {:?}, which cannot be kept", crate::error::printable(line, 80)));
+    }
+    let (begin, end) = (body.matches(BEGIN).count(), body.matches(END).count());
+    match (begin, end) {
+        (0, 0) => Ok(()),
+        (1, 1) if body.find(BEGIN) < body.find(END) => Ok(()),
+        _ => Err(format!("the comments around our part do not match: {begin} that begin it, {end} that end it")),
+    }
+}
+
 impl Card {
     /// The card's text: `existing` with our keys added to its front matter and our part replaced or appended, or a new one.
     pub fn render(&self, existing: Option<&str>) -> String {
@@ -138,8 +155,9 @@ impl Card {
         let (mut front, body) = existing.map_or_else(|| (Front::default(), ""), Front::split);
         self.merge(&mut front);
         let ours = format!("{BEGIN}\n\n{}\n{END}", body::ours(self));
-        let body = match (body.find(BEGIN), body.find(END)) {
-            (Some(begin), Some(end)) if begin < end => {
+        let end = |begin| body[begin..].find(END).map(|end| begin + end);
+        let body = match (body.find(BEGIN), body.find(BEGIN).and_then(end)) {
+            (Some(begin), Some(end)) => {
                 format!("{}{ours}{}", &body[..begin], &body[end + END.len()..])
             }
             _ if body.trim().is_empty() => format!("\n# {}\n\n{ours}\n", text::inline(self.name())),

@@ -132,9 +132,15 @@ fn shards(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Whether the cache has a file. Its hash was checked when it came; its size tells what a disk or a user did to it since.
+/// Files up to here are hashed whenever they are looked for.
+const HASHED: u64 = 64 << 20;
+
+/// Whether the cache has a file. Its hash was checked when it came; what a disk or a user did to it since, its size tells, and of small ones
+/// its bytes. Those of weights are hashed where they are read: by conversion and verification.
 fn is_there(cache: &RepoCache, entry: &Entry) -> bool {
-    std::fs::metadata(cache.blob(&entry.blob())).is_ok_and(|found| found.is_file() && found.len() == entry.size)
+    let path = cache.blob(&entry.blob());
+    let whole = std::fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == entry.size);
+    whole && (entry.size > HASHED || std::fs::read(&path).is_ok_and(|bytes| file::hashes_to(entry, &bytes)))
 }
 
 /// How much of a file has come so far.

@@ -104,6 +104,9 @@ impl HubError {
             HubError::BadToken { .. } => {
                 "the token is wrong, expired or revoked: make a new one at https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN"
             }
+            HubError::Forbidden { at, .. } if at.request.starts_with("GET") || at.request.starts_with("HEAD") => {
+                "the token may not read this: look at its permissions at https://huggingface.co/settings/tokens"
+            }
             HubError::Forbidden { .. } => {
                 "publishing wants a token with write access to this repository: https://huggingface.co/settings/tokens"
             }

@@ -79,6 +79,12 @@ impl Client {
     pub fn new(settings: Settings, cancel: Cancel) -> Result<Client, HubError> {
         let refuse = |why| HubError::BadName { what: "the endpoint", name: settings.endpoint.clone(), why };
         let endpoint = Url::parse(settings.endpoint.trim_end_matches('/')).map_err(|_| refuse("it is no address"))?;
+        if !endpoint.username().is_empty() || endpoint.password().is_some() {
+            // It is not shown: it would be a secret on a terminal.
+            let name = shown(&endpoint);
+            let why = "it holds a user name or a password, which would be published with every address; use a token (HF_TOKEN)";
+            return Err(HubError::BadName { what: "the endpoint", name, why });
+        }
         if !matches!(endpoint.scheme(), "http" | "https") || endpoint.host_str().is_none() {
             return Err(refuse("it does not begin with https:// or http://"));
         }

@@ -59,6 +59,7 @@ pub struct Listing {
 #[derive(Deserialize)]
 struct Info {
     sha: Option<String>,
+    private: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -93,11 +94,17 @@ impl Client {
         if revision.is_commit() {
             return Ok(revision.as_str().to_owned());
         }
+        Ok(self.head(repo, revision)?.0)
+    }
+
+    /// The commit, and whether the repository is private where the Hub says it.
+    pub(crate) fn head(&self, repo: &RepoId, revision: &Revision) -> Result<(String, Option<bool>), HubError> {
         let url = self.url(&format!("/api/models/{repo}/revision/{}", revision.segment()))?;
         let request = Request::get(url);
         let info: Info = self.json(&request)?;
         let commit = info.sha.filter(|sha| sha.len() == 40 && is_hex(sha));
-        commit.ok_or_else(|| HubError::Protocol { at: request.at(None), what: "it names no commit".to_owned() })
+        let missing = || HubError::Protocol { at: request.at(None), what: "it names no commit".to_owned() };
+        Ok((commit.ok_or_else(missing)?, info.private))
     }
 
     /// The files of a repository that can belong to a model: those at its root, and chat templates.
@@ -111,8 +118,7 @@ impl Client {
             nodes.extend(self.tree(repo, &commit, TEMPLATES)?);
         }
         let at = At { request: format!("the file list of {repo}"), id: None };
-        let files =
-            nodes.into_iter().filter(|node| node.kind == "file").map(|node| entry(node, &at)).collect::<Result<_, _>>()?;
+        let files = entries(nodes, &at)?;
         Ok(Listing { repo: repo.clone(), commit, files })
     }
 
@@ -120,7 +126,7 @@ impl Client {
     pub(crate) fn every_file(&self, repo: &RepoId, commit: &str) -> Result<Vec<Entry>, HubError> {
         let nodes: Vec<Node> = self.pages(self.url(&format!("/api/models/{repo}/tree/{commit}?recursive=true"))?)?;
         let at = At { request: format!("the file list of {repo}"), id: None };
-        nodes.into_iter().filter(|node| node.kind == "file").map(|node| entry(node, &at)).collect()
+        entries(nodes, &at)
     }
 
     /// Where the bytes of a file are.
@@ -135,6 +141,17 @@ impl Client {
         let slash = if folder.is_empty() { "" } else { "/" };
         self.pages(self.url(&format!("/api/models/{repo}/tree/{commit}{slash}{folder}"))?)
     }
+}
+
+/// The files among nodes. One whose name Windows could not have (`run 12:30.txt`) is not there for us, unless a model could need it; one
+/// that leads out of its folder is refused.
+fn entries(nodes: Vec<Node>, at: &At) -> Result<Vec<Entry>, HubError> {
+    let strange = |path: &str| {
+        let leads_out = path.starts_with('/') || path.split(['/', '\\']).any(|part| matches!(part, "" | "." | ".."));
+        let needed = [".json", ".safetensors", ".model", ".jinja", ".gguf"].iter().any(|end| path.ends_with(end));
+        !leads_out && path.contains([':', '\\']) && !(needed && !path.contains('/'))
+    };
+    nodes.into_iter().filter(|node| node.kind == "file" && !strange(&node.path)).map(|node| entry(node, at)).collect()
 }
 
 fn entry(node: Node, at: &At) -> Result<Entry, HubError> {

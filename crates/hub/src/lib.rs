@@ -26,5 +26,5 @@ pub use heads::Heads;
 pub use http::{Answer, Client, Content, Range, Repeat, Request, origin};
 pub use info::{Entry, Hash, Listing};
 pub use names::{BlobName, FileName, RepoId, Revision, encode_segment};
-pub use publish::{Local, Published, State, UploadWatch, Wish};
+pub use publish::{Account, Local, Published, State, UploadWatch, Wish};
 pub use settings::{Cancel, Settings, Token};

@@ -18,7 +18,7 @@ pub use local::Local;
 use crate::error::{At, HubError, printable};
 use crate::http::{Client, Content, Repeat, Request};
 use crate::info::{Entry, Hash};
-use crate::names::{RepoId, Revision};
+use crate::names::{FileName, RepoId, Revision};
 use serde::Deserialize;
 use serde_json::json;
 use std::io::Read;
@@ -36,8 +36,12 @@ pub struct Wish {
     pub revision: Revision,
     /// A new repository is seen by its owner only.
     pub private: bool,
+    /// The branch is not there yet: it is made, at the commit that the repository has.
+    pub new_branch: bool,
     /// Propose the commit instead of making it.
     pub create_pr: bool,
+    /// Files of the repository that go with the commit: they belong to bytes that it replaces.
+    pub removed: Vec<FileName>,
     /// The commit's first line.
     pub summary: String,
 }
@@ -49,6 +53,8 @@ pub struct State {
     pub commit: String,
     /// Every file.
     pub files: Vec<Entry>,
+    /// Whether it is seen by its owner only, where the Hub says it.
+    pub private: Option<bool>,
 }
 
 impl State {
@@ -88,6 +94,27 @@ pub trait UploadWatch: Send + Sync {
 #[derive(Deserialize)]
 struct Who {
     name: String,
+    auth: Option<Auth>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Auth {
+    access_token: Option<AccessToken>,
+}
+
+#[derive(Deserialize)]
+struct AccessToken {
+    role: Option<String>,
+}
+
+/// Whose token it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The account's name.
+    pub name: String,
+    /// The token's role is `read`.
+    pub reads_only: bool,
 }
 
 #[derive(Deserialize)]
@@ -105,16 +132,18 @@ struct Mode {
 }
 
 impl Client {
-    /// The name of the token's account.
+    /// The token's account.
     ///
     /// # Errors
     /// [`HubError::NoToken`], [`HubError::BadToken`], or the Hub cannot be asked.
-    pub fn whoami(&self) -> Result<String, HubError> {
+    pub fn account(&self) -> Result<Account, HubError> {
         let request = Request::get(self.url("/api/whoami-v2")?);
         if self.settings().token.is_none() {
             return Err(HubError::NoToken { at: request.at(None) });
         }
-        Ok(self.json::<Who>(&request)?.name)
+        let who: Who = self.json(&request)?;
+        let role = who.auth.and_then(|auth| auth.access_token).and_then(|token| token.role);
+        Ok(Account { name: who.name, reads_only: role.as_deref() == Some("read") })
     }
 
     /// What a repository holds; none where there is none.
@@ -122,12 +151,12 @@ impl Client {
     /// # Errors
     /// [`HubError::RevisionNotFound`], or the Hub cannot be asked.
     pub fn state(&self, repo: &RepoId, revision: &Revision) -> Result<Option<State>, HubError> {
-        let commit = match self.commit_of(repo, revision) {
-            Ok(commit) => commit,
+        let (commit, private) = match self.head(repo, revision) {
+            Ok(head) => head,
             Err(HubError::RepoNotFound { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        Ok(Some(State { files: self.every_file(repo, &commit)?, commit }))
+        Ok(Some(State { files: self.every_file(repo, &commit)?, commit, private }))
     }
 
     /// A small file of a repository, of at most `limit` bytes.
@@ -159,6 +188,28 @@ impl Client {
         self.send(&request.repeat(Repeat::Harmless).accept(&[409])).map(drop)
     }
 
+    /// Create a repository and wait until it is there: the Hub answers 409 also while it makes another one.
+    fn create_until_there(&self, wish: &Wish, user: &str) -> Result<(), HubError> {
+        for made in 1..=self.settings().attempts {
+            self.create(&wish.repo, wish.private, user)?;
+            match self.state(&wish.repo, &Revision::main()) {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) | Err(HubError::RevisionNotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let none = HubError::Setup(String::new());
+            self.wait(self.backoff(made, &none))?;
+        }
+        Ok(())
+    }
+
+    /// Create the branch of a wish, at the newest commit.
+    fn create_branch(&self, wish: &Wish) -> Result<(), HubError> {
+        let url = self.url(&format!("/api/models/{}/branch/{}", wish.repo, wish.revision.segment()))?;
+        // A second attempt finds that it exists.
+        self.send(&Request::post(url, Content::json(&json!({}))?).repeat(Repeat::Harmless).accept(&[409])).map(drop)
+    }
+
     /// Put files into a repository, in one commit, and look whether they are there.
     ///
     /// `before` is what it held when the wish was made ([`Client::state`]); the commit names it as its parent.
@@ -178,21 +229,28 @@ impl Client {
             let name = file.name.to_string();
             return Err(HubError::BadName { what: "the file name", name, why: "two files have it" });
         }
-        let user = self.whoami()?;
+        let user = self.account()?.name;
         let before = match before {
+            Some(state) if wish.new_branch => {
+                self.create_branch(wish)?;
+                state.clone()
+            }
             Some(state) => state.clone(),
             None => {
-                self.create(&wish.repo, wish.private, &user)?;
+                self.create_until_there(wish, &user)?;
                 let missing = HubError::Protocol {
                     at: At { request: format!("creating {}", wish.repo), id: None },
                     what: "it was created and is not there".to_owned(),
                 };
+                if wish.revision != Revision::main() {
+                    self.create_branch(wish)?;
+                }
                 self.state(&wish.repo, &wish.revision)?.ok_or(missing)?
             }
         };
         let changed: Vec<&Local> = files.iter().filter(|file| !before.has(file)).collect();
         let endpoint = self.settings().endpoint.trim_end_matches('/').to_owned();
-        if changed.is_empty() {
+        if changed.is_empty() && wish.removed.is_empty() {
             let url = format!("{endpoint}/{}/commit/{}", wish.repo, before.commit);
             return Ok(Published { commit: before.commit, url, changed: false, files: 0, sent: 0 });
         }
@@ -224,7 +282,7 @@ impl Client {
                 let sample = base64::encode(&file.sample()?);
                 asked.push(json!({ "path": file.name.as_str(), "size": file.size, "sample": sample }));
             }
-            let url = self.url(&format!("/api/models/{}/preupload/{}", wish.repo, wish.revision.segment()))?;
+            let url = self.url(&format!("/api/models/{}/preupload/{}{}", wish.repo, wish.revision.segment(), wish.query()))?;
             let request = Request::post(url, Content::json(&json!({ "files": asked }))?).repeat(Repeat::Harmless);
             let answer: Asked = self.json(&request)?;
             for file in batch {
@@ -248,7 +306,7 @@ impl Client {
 
     /// Whether a commit holds what was sent.
     fn check_arrived(&self, wish: &Wish, files: &[&Local], commit: &str) -> Result<(), HubError> {
-        let found = State { commit: commit.to_owned(), files: self.every_file(&wish.repo, commit)? };
+        let found = State { commit: commit.to_owned(), files: self.every_file(&wish.repo, commit)?, private: None };
         for file in files {
             let Some(entry) = found.find(file.name.as_str()) else {
                 let at = At { request: format!("commit {commit} of {}", wish.repo), id: None };

@@ -96,7 +96,8 @@ impl Settings {
             timeout: Duration::from_secs(30),
             attempts: 6,
             backoff: Duration::from_millis(500),
-            patience: Duration::from_secs(120),
+            // The Hub counts requests over five minutes.
+            patience: Duration::from_secs(310),
             agent: concat!("ggufsmith/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

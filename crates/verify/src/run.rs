@@ -97,6 +97,8 @@ pub enum VerifyError {
     Forward(ForwardError),
     #[error(transparent)]
     Side(Box<SideError>),
+    #[error(transparent)]
+    Damaged(#[from] ggufsmith_checkpoint::Damaged),
     #[error("hashing {}: {source}", path.display())]
     Hash { path: PathBuf, source: io::Error },
     #[error("no threads: {0}")]
@@ -198,6 +200,9 @@ fn describe_source(request: &Request<'_>, source: &Source) -> Result<crate::repo
     let small = small.iter().map(|name| source.dir.path().join(name)).filter(|path| path.is_file());
     let paths: Vec<PathBuf> = weights.iter().map(|(path, _)| path.clone()).chain(small).collect();
     let mut files = hash_files(request, "hashing the source", &paths)?;
+    for (path, file) in paths.iter().zip(&files) {
+        ggufsmith_checkpoint::keeps_promise(path, &file.sha256)?;
+    }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(crate::report::Source {
         name: source.dir.name(),

@@ -109,6 +109,18 @@ fn model(
         request.body();
         return refusal(401, "InvalidToken", "Invalid user token.");
     }
+    let writes = matches!(verb, "preupload" | "commit" | "xet-write-token" | "branch");
+    if repo.read_only && writes && request.query("create_pr") != Some("1") {
+        request.body();
+        return refusal(403, "Forbidden", "pass `create_pr=1` as a query parameter to create a Pull Request");
+    }
+    if (request.method.as_str(), verb) == ("POST", "branch") {
+        request.body();
+        if let Some(repo) = shared.lock().repos.get_mut(&repo.id) {
+            repo.branches.push(revision);
+        }
+        return Reply::json(200, &json!({}));
+    }
     let Some(commit) = repo.at(&revision) else {
         request.body();
         return refusal(404, "RevisionNotFound", &format!("Invalid rev id: {revision}"));

@@ -133,6 +133,10 @@ pub struct Repo {
     pub private: bool,
     /// Seen by all, read by nobody.
     pub gated: bool,
+    /// Written to by pull requests alone.
+    pub read_only: bool,
+    /// Further branches; all of them are where `main` is.
+    pub branches: Vec<String>,
     /// Those of the branch `main`, oldest first.
     pub commits: Vec<Commit>,
     /// Those that were proposed.
@@ -142,7 +146,15 @@ pub struct Repo {
 impl Repo {
     /// As the Hub creates it.
     pub fn new(id: &str) -> Repo {
-        let mut repo = Repo { id: id.to_owned(), private: false, gated: false, commits: Vec::new(), pulls: Vec::new() };
+        let mut repo = Repo {
+            id: id.to_owned(),
+            private: false,
+            gated: false,
+            read_only: false,
+            branches: Vec::new(),
+            commits: Vec::new(),
+            pulls: Vec::new(),
+        };
         let attributes = b"*.gguf filter=lfs diff=lfs merge=lfs -text\n".to_vec();
         let files = BTreeMap::from([(".gitattributes".to_owned(), File::new(".gitattributes", attributes.into()))]);
         let first = repo.commit_of(files, "initial commit");
@@ -193,6 +205,7 @@ impl Repo {
     pub(crate) fn at(&self, revision: &str) -> Option<&Commit> {
         match revision {
             "main" | "HEAD" | "refs/heads/main" => self.commits.last(),
+            branch if self.branches.iter().any(|known| known == branch) => self.commits.last(),
             _ => match revision.strip_prefix("refs/pr/") {
                 Some(number) => self.pulls.get(number.parse::<usize>().ok()?.checked_sub(1)?),
                 None => self.commits.iter().chain(&self.pulls).find(|commit| commit.id == revision),

@@ -417,7 +417,7 @@ fn no_type() -> Result<(), String> {
 
 fn out_missing() -> Result<(), String> {
     let out = scratch();
-    let missing = out.path().join("no/such/folder/");
+    let missing = out.path().join("no/such/folder/x.gguf");
     let (source, target) = (fixture("bard"), missing.to_string_lossy().into_owned());
     refused(&ggufsmith(&["convert", &source.to_string_lossy(), "--out", &target, "--type", "Q8_0"]), &["no/such/folder"])
 }

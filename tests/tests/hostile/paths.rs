@@ -34,7 +34,7 @@ const OUTPUTS: &[Output] = &[
     Output("directory_that_is_the_source", |dir| dir.join("hf"), Ok(()), Ok(())),
     Output("directory_inside_the_source", |dir| made(dir.join("hf/inside")), Ok(()), Ok(())),
     Output("directory_by_a_link", by_a_link, Ok(()), Ok(())),
-    Output("directory_that_is_missing", |dir| dir.join("no/such/"), Err("no/such"), Err("no/such")),
+    Output("directory_that_is_missing", |dir| dir.join("no/such/x.gguf"), Err("no/such"), Err("no/such")),
     Output("file", |dir| dir.join("new.gguf"), Ok(()), Ok(())),
     Output("file_that_exists", |dir| old(dir, 0o644), Err("exists"), Ok(())),
     Output("file_that_is_read_only", |dir| old(dir, 0o444), Err("exists"), Ok(())),

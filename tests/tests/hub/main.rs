@@ -4,6 +4,7 @@ mod case;
 mod local_faults;
 mod push;
 mod push_faults;
+mod push_wishes;
 mod python;
 mod read;
 mod read_faults;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     trials.extend(python::trials());
     trials.extend(push::trials());
     trials.extend(push_faults::trials());
+    trials.extend(push_wishes::trials());
     trials.extend(xet::trials());
     trials.extend(local_faults::trials());
     libtest_mimic::run(&arguments, trials).exit_code()

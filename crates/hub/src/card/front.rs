@@ -49,11 +49,14 @@ pub struct Front {
 impl Front {
     /// The front matter of a card, and the rest of it.
     pub fn split(card: &str) -> (Front, &str) {
-        let mut lines = card.split_inclusive('\n');
+        // White space in front is fine with the Hub, too (huggingface_hub, `REGEX_YAML_BLOCK`).
+        let text = card.trim_start();
+        let mut lines = text.split_inclusive('\n');
         if lines.next().map(str::trim_end) != Some("---") {
             return (Front::default(), card);
         }
-        let (mut front, mut at) = (Front::default(), card.find('\n').map_or(card.len(), |end| end + 1));
+        let before = card.len() - text.len();
+        let (mut front, mut at) = (Front::default(), before + text.find('\n').map_or(text.len(), |end| end + 1));
         for line in lines {
             at += line.len();
             if line.trim_end() == "---" {
@@ -61,13 +64,30 @@ impl Front {
             }
             let line = format!("{}\n", line.trim_end_matches(['\n', '\r']));
             match (key(&line), front.entries.last_mut()) {
-                (Some(key), _) => front.entries.push((key.to_owned(), line)),
+                (Some(key), _) => front.entries.push((key.to_owned(), line.clone())),
                 (None, Some((_, text))) => text.push_str(&line),
                 (None, None) => front.entries.push((String::new(), line)),
             }
         }
         // It never ends, so it never began.
         (Front::default(), card)
+    }
+
+    /// The first line that is neither a key nor belongs to one: front matter with it cannot be edited by lines.
+    pub fn odd_line(&self) -> Option<&str> {
+        let mut seen: Vec<&str> = Vec::new();
+        for (key, text) in &self.entries {
+            if !key.is_empty() && seen.contains(&key.as_str()) {
+                return text.lines().next();
+            }
+            seen.push(key);
+            let of_key = usize::from(!key.is_empty());
+            let odd = |line: &&str| !line.starts_with([' ', '\t', '-', '#']) && !line.trim().is_empty() || *line == "---";
+            if let Some(line) = text.lines().skip(of_key).find(odd) {
+                return Some(line);
+            }
+        }
+        None
     }
 
     /// With the lines of `---` around it.
@@ -99,7 +119,7 @@ impl Front {
         }
         let text = Value::Many(list.clone()).yaml(key);
         match self.entries.iter_mut().find(|(known, _)| known == key) {
-            Some((_, line)) if old.as_ref().is_some_and(|old| *old != list) => *line = text,
+            Some((_, line)) if old.as_ref().is_some_and(|old| *old != list) || says_nothing(line) => *line = text,
             // It says that already, or what only its author understands.
             Some(_) => {}
             None => self.entries.push((key.to_owned(), text)),
@@ -107,9 +127,17 @@ impl Front {
     }
 }
 
-/// The key that a line begins with.
+/// `key:` and nothing behind it.
+fn says_nothing(entry: &str) -> bool {
+    entry.split_once(':').is_some_and(|(_, value)| value.lines().all(is_comment))
+}
+
+/// The key that a line begins with: plain or in quotes.
 fn key(line: &str) -> Option<&str> {
     let (key, rest) = line.split_once(':')?;
+    let key = key.trim_end();
+    let quoted = |quote| key.strip_prefix(quote).and_then(|key| key.strip_suffix(quote));
+    let key = quoted('"').or(quoted('\'')).unwrap_or(key);
     let plain = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
     (plain && rest.starts_with([' ', '\n', '\t'])).then_some(key)

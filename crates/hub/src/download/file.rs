@@ -108,6 +108,13 @@ impl Job<'_> {
     }
 }
 
+/// Whether bytes are those of a file.
+pub(super) fn hashes_to(entry: &Entry, bytes: &[u8]) -> bool {
+    let mut hash = Running::new(entry);
+    hash.update(bytes);
+    hash.digits() == *entry.hash.hex()
+}
+
 /// A file that is being written, and the hash of what is there.
 struct Part<'a> {
     entry: &'a Entry,

@@ -62,12 +62,21 @@ fn message(answer: &mut Answer) -> String {
 
 /// `Retry-After` in seconds or as a date.
 fn retry_after(answer: &Answer) -> Option<Duration> {
-    let text = answer.header(RETRY_AFTER.as_str())?.trim();
+    let Some(text) = answer.header(RETRY_AFTER.as_str()).map(str::trim) else {
+        return answer.header("ratelimit").and_then(rate_limit);
+    };
     if let Ok(seconds) = text.parse::<u32>() {
         return Some(Duration::from_secs(u64::from(seconds)));
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
     Some(Duration::from_secs(dates::seconds(text)?).saturating_sub(now))
+}
+
+/// `RateLimit: "resolvers";r=0;t=55`: nothing is left for 55 seconds (draft-ietf-httpapi-ratelimit-headers; huggingface_hub waits one more).
+fn rate_limit(text: &str) -> Option<Duration> {
+    let number = |name: &str| text.split([';', ',']).find_map(|part| part.trim().strip_prefix(name)?.trim().parse::<u64>().ok());
+    let seconds = number("t=").filter(|_| number("r=") == Some(0))?;
+    Some(Duration::from_secs(seconds.saturating_add(1)))
 }
 
 /// `org/name` of an address of the Hub, and its page.

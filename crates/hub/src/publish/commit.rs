@@ -106,8 +106,10 @@ impl Client {
             };
             line(value);
         }
-        let query = if wish.create_pr { "?create_pr=1" } else { "" };
-        let url = self.url(&format!("/api/models/{}/commit/{}{query}", wish.repo, wish.revision.segment()))?;
+        for name in &wish.removed {
+            line(json!({ "key": "deletedFile", "value": { "path": name.as_str() } }));
+        }
+        let url = self.url(&format!("/api/models/{}/commit/{}{}", wish.repo, wish.revision.segment(), wish.query()))?;
         self.json(&Request::post(url, Content::Bytes("application/x-ndjson", body)).repeat(Repeat::Harmful))
     }
 
@@ -129,6 +131,19 @@ impl Client {
 impl Wish {
     /// A wish for the default branch.
     pub fn new(repo: crate::RepoId, summary: &str) -> Wish {
-        Wish { repo, revision: Revision::main(), private: false, create_pr: false, summary: summary.to_owned() }
+        Wish {
+            repo,
+            revision: Revision::main(),
+            private: false,
+            new_branch: false,
+            create_pr: false,
+            removed: Vec::new(),
+            summary: summary.to_owned(),
+        }
+    }
+
+    /// What every step says of a pull request: without it, it asks for the right to write.
+    pub(super) fn query(&self) -> &'static str {
+        if self.create_pr { "?create_pr=1" } else { "" }
     }
 }

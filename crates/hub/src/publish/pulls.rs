@@ -41,7 +41,7 @@ impl Client {
         for number in self.open_pulls(wish, user)? {
             let revision: Revision = format!("refs/pr/{number}").parse()?;
             let state = match self.commit_of(&wish.repo, &revision) {
-                Ok(commit) => State { files: self.every_file(&wish.repo, &commit)?, commit },
+                Ok(commit) => State { files: self.every_file(&wish.repo, &commit)?, commit, private: None },
                 // Closed and tidied up meanwhile.
                 Err(HubError::RevisionNotFound { .. }) => continue,
                 Err(error) => return Err(error),

@@ -25,7 +25,8 @@ struct Permit {
 impl Client {
     /// Files into Xet's storage; how many bytes were sent, which it did not have.
     pub(super) fn store_by_xet(&self, wish: &Wish, files: &[&Local], watch: &Arc<dyn UploadWatch>) -> Result<u64, HubError> {
-        let address = self.url(&format!("/api/models/{}/xet-write-token/{}", wish.repo, wish.revision.segment()))?;
+        let address =
+            self.url(&format!("/api/models/{}/xet-write-token/{}{}", wish.repo, wish.revision.segment(), wish.query()))?;
         let permit: Permit = self.json(&Request::get(address.clone()))?;
         let storage = self.named_url(&self.url("/")?, &permit.cas_url)?;
         let mut headers = HeaderMap::new();

@@ -87,7 +87,10 @@ fn figures(report: &Report) -> Option<Figures> {
 pub fn others(client: &Client, repo: &RepoId, state: &State, groups: &[Group]) -> Result<Vec<CardFile>, Failure> {
     let ours = |name: &str| groups.iter().flat_map(|group| &group.shards).any(|shard| shard.name.as_str() == name);
     let mut left: Vec<_> = state.files.iter().filter(|entry| entry.name.as_str().ends_with(".gguf")).collect();
-    left.retain(|entry| !ours(entry.name.as_str()));
+    // What goes beside a model is none.
+    let beside = |name: &str| ["mmproj", "imatrix"].iter().any(|word| name.to_lowercase().contains(word));
+    left.retain(|entry| !ours(entry.name.as_str()) && !beside(entry.name.as_str()));
+    left.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
     let mut found = Vec::new();
     while !left.is_empty() {
         let first = left.remove(0);
@@ -98,6 +101,12 @@ pub fn others(client: &Client, repo: &RepoId, state: &State, groups: &[Group]) -
             if let Some(at) = left.iter().position(|entry| entry.name.as_str() == file.name) {
                 entries.push(left.remove(at));
             }
+        }
+        // Shards of a file that nobody verified are one file all the same.
+        if let Some(set) = shard_set(&name) {
+            let (mine, others) = left.into_iter().partition(|entry| shard_set(entry.name.as_str()) == Some(set));
+            entries.extend::<Vec<_>>(mine);
+            left = others;
         }
         let hash = |entry: &ggufsmith_hub::Entry| match &entry.hash {
             Hash::Sha256(hex) => hex.clone(),
@@ -121,6 +130,14 @@ pub fn others(client: &Client, repo: &RepoId, state: &State, groups: &[Group]) -
     Ok(found)
 }
 
+/// `NAME` and `COUNT` of `NAME-00001-of-COUNT.gguf`.
+fn shard_set(name: &str) -> Option<(&str, &str)> {
+    let (stem, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (name, number) = stem.rsplit_once('-')?;
+    let five = |digits: &str| digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (five(number) && five(count)).then_some((name, count))
+}
+
 fn read_report(client: &Client, repo: &RepoId, state: &State, name: &str) -> Result<Option<Report>, Failure> {
     let Some(entry) = state.find(name).filter(|entry| entry.size <= REPORT_BYTES) else { return Ok(None) };
     let bytes = client.small_file(repo, &state.commit, entry, REPORT_BYTES).map_err(failure)?;
@@ -133,7 +150,8 @@ pub fn existing(client: &Client, repo: &RepoId, state: &State) -> Result<Option<
     let Some(entry) = state.find(CARD) else { return Ok(None) };
     let bytes = client.small_file(repo, &state.commit, entry, CARD_BYTES).map_err(failure)?;
     let text = String::from_utf8(bytes);
-    text.map(Some).map_err(|_| Failure::new(format!("the {CARD} of {repo} is no text")).hint("remove or repair it, then push again"))
+    let refuse = |what: &str| Failure::new(format!("the {CARD} of {repo}: {what}")).hint("remove or repair it, then push again");
+    text.map(Some).map_err(|_| refuse("it is no text"))
 }
 
 /// The source's card: license, language and tags come from it. Without it they are missing, which is said.

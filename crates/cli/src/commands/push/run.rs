@@ -7,8 +7,8 @@ use crate::hub::{client, failure};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::{output, units};
-use ggufsmith_hub::card::{Verdict, divergences};
-use ggufsmith_hub::{Client, FileName, HubError, Local, Published, RepoId, Revision, State, UploadWatch, Wish};
+use ggufsmith_hub::card::{Verdict, check_existing, divergences};
+use ggufsmith_hub::{Client, FileName, Hash, HubError, Local, Published, RepoId, Revision, State, UploadWatch, Wish};
 use serde_json::{Value, json};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -35,6 +35,12 @@ impl Push {
     pub fn begin(arguments: &Arguments, interrupt: &Interrupt) -> Result<Push, Failure> {
         let repo: RepoId = arguments.repo.parse().map_err(failure)?;
         let revision = arguments.options.revision.as_deref().map_or_else(|| Ok(Revision::main()), str::parse).map_err(failure)?;
+        if revision.is_commit() {
+            return Err(Failure::new(format!("--revision {revision}: a commit takes no other commit; name a branch")));
+        }
+        if arguments.options.message.as_deref().is_some_and(|message| message.trim().is_empty()) {
+            return Err(Failure::new("--message is empty"));
+        }
         if let Some(base) = &arguments.options.base_model {
             base.parse::<RepoId>().map_err(failure)?;
         }
@@ -51,7 +57,17 @@ impl Push {
         }
         // A dry run shows what can be shown without an account.
         let anonymous = arguments.dry_run && client.settings().token.is_none();
-        let user = if anonymous { repo.owner().to_owned() } else { client.whoami().map_err(failure)? };
+        let user = match anonymous {
+            true => repo.owner().to_owned(),
+            false => {
+                let account = client.account().map_err(failure)?;
+                if account.reads_only && !arguments.dry_run {
+                    let advice = "make one with the role write at https://huggingface.co/settings/tokens";
+                    return Err(Failure::new("the token may read, not write").hint(advice));
+                }
+                account.name
+            }
+        };
         Ok(Push { client, shows, repo, revision, user })
     }
 
@@ -60,16 +76,22 @@ impl Push {
         let groups = files::gather(arguments, self.client.cancel(), self.shows)?;
         refuse(&groups, arguments)?;
         interrupt.check()?;
-        let state = match self.client.state(&self.repo, &self.revision) {
+        let (state, new_branch) = match self.client.state(&self.repo, &self.revision) {
+            // The branch is made where the repository has none of that name, as `hf upload` does.
+            Err(HubError::RevisionNotFound { .. }) => (self.client.state(&self.repo, &Revision::main()).map_err(failure)?, true),
             // Without an account a repository that is missing looks like a private one.
-            Err(HubError::NoToken { .. }) if arguments.dry_run => None,
-            state => state.map_err(failure)?,
+            Err(HubError::NoToken { .. }) if arguments.dry_run => (None, false),
+            state => (state.map_err(failure)?, false),
         };
+        if arguments.options.private && state.as_ref().is_some_and(|state| state.private == Some(false)) {
+            let message = format!("{} exists and is public: --private is for a new repository", self.repo);
+            return Err(Failure::new(message).hint("make it private on its settings page first, or leave --private out"));
+        }
         let upload = self.upload(arguments, &groups, state.as_ref())?;
         if arguments.dry_run {
             return self.show(arguments, &groups, &upload, state.is_some());
         }
-        if !arguments.options.yes && !self.confirmed(&upload, state.is_some(), arguments.options.private)? {
+        if !arguments.options.yes && !self.confirmed(&upload, state.as_ref(), arguments.options.private)? {
             return Err(Failure::new("nothing was published"));
         }
         let names: Vec<&str> = groups.iter().map(Group::name).collect();
@@ -77,7 +99,9 @@ impl Push {
             repo: self.repo.clone(),
             revision: self.revision.clone(),
             private: arguments.options.private,
+            new_branch: new_branch && state.is_some(),
             create_pr: arguments.options.create_pr,
+            removed: state.as_ref().map(|state| stale(state, &groups, &upload.files)).unwrap_or_default(),
             summary: arguments.options.message.clone().unwrap_or_else(|| summary(&names)),
         };
         let shown = Arc::new(Shown { quiet: arguments.quiet, shows: self.shows, started: Instant::now(), progress: OnceLock::new() });
@@ -103,6 +127,10 @@ impl Push {
         let plot = divergences(&content.files);
         content.plot = plot.is_some().then(|| card::PLOT.to_owned());
         let old = state.map(|state| card::existing(&self.client, &self.repo, state)).transpose()?.flatten();
+        if let Some(what) = old.as_deref().and_then(|old| check_existing(old).err()) {
+            let message = format!("the {} of {}: {what}", card::CARD, self.repo);
+            return Err(Failure::new(message).hint("repair it on the Hub, then push again: everything else of it is kept"));
+        }
         let text = content.render(old.as_deref());
         let mut files: Vec<Local> = Vec::new();
         for group in groups {
@@ -138,12 +166,14 @@ impl Push {
     }
 
     /// Ask on the terminal.
-    fn confirmed(&self, upload: &Upload, exists: bool, private: bool) -> Result<bool, Failure> {
+    fn confirmed(&self, upload: &Upload, state: Option<&State>, private: bool) -> Result<bool, Failure> {
         let bytes = upload.files.iter().map(|file| file.size).sum();
-        let what = match (exists, private) {
-            (true, _) => "",
-            (false, true) => " (new, private)",
-            (false, false) => " (new, public)",
+        let what = match (state.map(|state| state.private), private) {
+            (Some(Some(true)), _) => " (private)",
+            (Some(Some(false)), _) => " (public)",
+            (Some(None), _) => "",
+            (None, true) => " (new, private)",
+            (None, false) => " (new, public)",
         };
         let count = units::plural(upload.files.len(), "file");
         let mut stderr = io::stderr();
@@ -169,6 +199,23 @@ impl Push {
         }
         output::data(&format!("{}\n", output::printable(&published.url))).map(|()| None)
     }
+}
+
+/// What the repository has beside GGUF files that this push replaces, and the push has not: it is about other bytes.
+fn stale(state: &State, groups: &[Group], files: &[Local]) -> Vec<FileName> {
+    const BESIDE: [&str; 4] = [".report.json", ".report.md", ".report.html", ".manifest.json"];
+    let stays = |name: &str| files.iter().any(|file| file.name.as_str() == name);
+    let sent = |name: &str| groups.iter().flat_map(|group| &group.shards).find(|shard| shard.name.as_str() == name);
+    let replaced = |name: &str| {
+        let sha256 = |hash: &Hash| matches!(hash, Hash::Sha256(_)).then(|| hash.hex().to_owned());
+        let there = state.find(name).and_then(|entry| sha256(&entry.hash));
+        sent(name).is_some_and(|shard| there.is_some_and(|there| there != shard.sha256))
+    };
+    let is_stale = |name: &str| {
+        let of = BESIDE.iter().find_map(|end| name.strip_suffix(end));
+        of.is_some_and(|gguf| gguf.ends_with(".gguf") && replaced(gguf)) && !stays(name)
+    };
+    state.files.iter().filter(|entry| is_stale(entry.name.as_str())).map(|entry| entry.name.clone()).collect()
 }
 
 /// Files that are not what they should be are not published.
