@@ -102,7 +102,7 @@ impl HubError {
                 "check the name; a private or gated repository wants a token: `hf auth login`, or set HF_TOKEN (https://huggingface.co/settings/tokens)"
             }
             HubError::BadToken { .. } => {
-                "the token is wrong, expired or revoked: make a new one at https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN"
+                "the token is wrong, expired or revoked: a login by the browser ends after a while, `hf auth whoami` renews it; otherwise make a new token at https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN"
             }
             HubError::Forbidden { at, .. } if at.request.starts_with("GET") || at.request.starts_with("HEAD") => {
                 "the token may not read this: look at its permissions at https://huggingface.co/settings/tokens"

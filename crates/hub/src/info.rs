@@ -149,7 +149,8 @@ fn entries(nodes: Vec<Node>, at: &At) -> Result<Vec<Entry>, HubError> {
     let strange = |path: &str| {
         let leads_out = path.starts_with('/') || path.split(['/', '\\']).any(|part| matches!(part, "" | "." | ".."));
         let needed = [".json", ".safetensors", ".model", ".jinja", ".gguf"].iter().any(|end| path.ends_with(end));
-        !leads_out && path.contains([':', '\\']) && !(needed && !path.contains('/'))
+        let could_matter = needed && !path.contains('/');
+        path.contains([':', '\\']) && !leads_out && !could_matter
     };
     nodes.into_iter().filter(|node| node.kind == "file" && !strange(&node.path)).map(|node| entry(node, at)).collect()
 }
@@ -270,10 +271,13 @@ mod tests {
 
     #[test]
     fn hostile_lists_are_refused() {
-        for path in ["../x", "/etc/passwd", "a/../../x", "a\\u0000", "C:x"] {
+        for path in ["../x", "/etc/passwd", "a/../../x", "a\\u0000", "C:x.json"] {
             let tree = format!(r#"[{{"type":"file","path":"{path}","size":2,"oid":"{}"}}]"#, "a".repeat(40));
             assert!(matches!(listing(tree.leak()), Err(HubError::BadName { .. })), "{path}");
         }
+        // What no model needs is left out.
+        let log = format!(r#"[{{"type":"file","path":"logs/12:30.txt","size":2,"oid":"{}"}}]"#, "a".repeat(40));
+        assert!(listing(log.leak()).unwrap().files.is_empty());
         assert!(matches!(listing(r#"[{"type":"file","path":"x","size":2,"oid":"../x"}]"#), Err(HubError::Protocol { .. })));
         let client = hub("[]");
         let client = client.client(Path::new("/"));

@@ -18,7 +18,7 @@ pub struct Publication {
 /// What can be wrong with a push is said before the conversion, which takes its time.
 #[cfg(feature = "hub")]
 pub fn begin(arguments: &Arguments, repo: &str) -> Result<Publication, Failure> {
-    let arguments = push::Arguments {
+    let mut arguments = push::Arguments {
         files: Vec::new(),
         repo: repo.to_owned(),
         options: arguments.publication.clone(),
@@ -30,6 +30,11 @@ pub fn begin(arguments: &Arguments, repo: &str) -> Result<Publication, Failure> 
         quiet: arguments.quiet,
     };
     let push = push::Push::begin(&arguments, &Interrupt::listen()?)?;
+    if !arguments.options.yes {
+        // Now, and not when everybody has gone home.
+        push.ask_beforehand(arguments.options.private)?;
+        arguments.options.yes = true;
+    }
     Ok(Publication { arguments, push })
 }
 

@@ -165,23 +165,24 @@ impl Push {
         output::data(&text).map(|()| None)
     }
 
+    /// Ask before there is anything to publish.
+    pub fn ask_beforehand(&self, private: bool) -> Result<(), Failure> {
+        let state = match self.client.state(&self.repo, &self.revision) {
+            Err(HubError::RevisionNotFound { .. }) => self.client.state(&self.repo, &Revision::main()).map_err(failure)?,
+            state => state.map_err(failure)?,
+        };
+        let what = visibility(state.as_ref(), private);
+        match asked(&format!("Publish in {}{what} what is faithful at the end?", self.repo))? {
+            true => Ok(()),
+            false => Err(Failure::new("nothing was converted")),
+        }
+    }
+
     /// Ask on the terminal.
     fn confirmed(&self, upload: &Upload, state: Option<&State>, private: bool) -> Result<bool, Failure> {
         let bytes = upload.files.iter().map(|file| file.size).sum();
-        let what = match (state.map(|state| state.private), private) {
-            (Some(Some(true)), _) => " (private)",
-            (Some(Some(false)), _) => " (public)",
-            (Some(None), _) => "",
-            (None, true) => " (new, private)",
-            (None, false) => " (new, public)",
-        };
         let count = units::plural(upload.files.len(), "file");
-        let mut stderr = io::stderr();
-        let asked = write!(stderr, "Publish {count}, {}, in {}{what}? [y/N] ", units::bytes(bytes), self.repo);
-        asked.and_then(|()| stderr.flush())?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+        asked(&format!("Publish {count}, {}, in {}{}?", units::bytes(bytes), self.repo, visibility(state, private)))
     }
 
     fn tell(&self, arguments: &Arguments, groups: &[Group], published: &Published) -> Result<Option<Value>, Failure> {
@@ -199,6 +200,27 @@ impl Push {
         }
         output::data(&format!("{}\n", output::printable(&published.url))).map(|()| None)
     }
+}
+
+/// Who sees the repository, or will.
+fn visibility(state: Option<&State>, private: bool) -> &'static str {
+    match (state.map(|state| state.private), private) {
+        (Some(Some(true)), _) => " (private)",
+        (Some(Some(false)), _) => " (public)",
+        (Some(None), _) => "",
+        (None, true) => " (new, private)",
+        (None, false) => " (new, public)",
+    }
+}
+
+/// A yes, on the terminal.
+fn asked(question: &str) -> Result<bool, Failure> {
+    let mut stderr = io::stderr();
+    let asked = write!(stderr, "{question} [y/N] ");
+    asked.and_then(|()| stderr.flush())?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// What the repository has beside GGUF files that this push replaces, and the push has not: it is about other bytes.
