@@ -140,13 +140,21 @@ fn second_file() -> Result<(), String> {
     let repo = case.server.repo(TARGET).ok_or("there is no repository")?;
     let card = text(repo.head(), "README.md");
     ensure(repo.commits.len() == 3 && card.matches("[faithful]").count() == 2, || card.clone())?;
-    // Both at once make the same card but for the command lines.
+    // Both at once make the same card.
     let both = Case::new();
     let [first, second] = made(&both)?;
     push(&both, &[&second, &first], &[])?.ok()?;
     let table = |card: &str| card.lines().filter(|line| line.starts_with('|')).map(str::to_owned).collect::<Vec<_>>();
     let other = head(&both).map(|commit| text(&commit, "README.md")).unwrap_or_default();
-    ensure(table(&card) == table(&other) && table(&card).len() == 4, || format!("{card}\n{other}"))
+    ensure(table(&card) == table(&other) && table(&card).len() == 4, || format!("{card}\n{other}"))?;
+    let without = |card: &str, case: &Case| card.replace(case.server.endpoint(), "");
+    ensure(without(&card, &case) == without(&other, &both), || format!("{card}\n{other}"))?;
+    // Nothing is new any more, in whatever order.
+    for file in [&first, &second, &first] {
+        let said = push(&both, &[file], &[])?.json()?;
+        ensure(said["changed"] == false, || said.to_string())?;
+    }
+    Ok(())
 }
 
 /// A repository that has a card already.

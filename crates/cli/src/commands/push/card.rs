@@ -1,6 +1,6 @@
 //! What the model card says: from reports, manifests and what the repository holds already.
 
-use super::files::{Group, judge};
+use super::files::{Group, MANIFEST_BYTES, Manifest, judge};
 use crate::failure::Failure;
 use crate::hub::failure;
 use crate::output;
@@ -17,11 +17,26 @@ pub const CARD_BYTES: u64 = 8 << 20;
 /// A report has fewer bytes.
 const REPORT_BYTES: u64 = 64 << 20;
 
-/// Everything of a card but the source's own card.
-pub fn card(repo: &RepoId, client: &Client, user: &str, groups: &[Group], others: Vec<CardFile>) -> Card {
-    let manifests = || groups.iter().filter_map(|group| group.manifest.as_ref());
+/// A file that the repository holds and this push does not.
+#[derive(Debug)]
+pub struct Other {
+    file: CardFile,
+    manifest: Option<Manifest>,
+}
+
+/// Everything of a card but the source's own card. It is the same whichever files are pushed and whichever were there.
+pub fn card(repo: &RepoId, client: &Client, user: &str, groups: &[Group], others: Vec<Other>) -> Card {
+    let pushed = groups.iter().map(|group| (group.name().to_owned(), group.manifest.as_ref()));
+    let there = others.iter().map(|other| (other.file.name().to_owned(), other.manifest.as_ref()));
+    let mut known: Vec<_> = pushed.chain(there).filter_map(|(name, manifest)| Some((name, manifest?))).collect();
+    known.sort_by(|a, b| a.0.cmp(&b.0));
+    let manifests = || known.iter().map(|(_, manifest)| *manifest);
+    // Of files of several commits none is named: each manifest has its own.
+    let revisions = once(manifests().filter_map(|manifest| manifest.revision.clone()));
+    let revision = if revisions.len() > 1 { None } else { revisions.into_iter().next() };
+    let several = once(manifests().map(|manifest| &manifest.revision)).len() > 1;
     let reports = || groups.iter().filter_map(|group| group.report.as_ref());
-    let mut files: Vec<CardFile> = groups.iter().map(of_group).chain(others).collect();
+    let mut files: Vec<CardFile> = groups.iter().map(of_group).chain(others.iter().map(|other| other.file.clone())).collect();
     files.sort_by(|a, b| (a.bytes(), a.name()).cmp(&(b.bytes(), b.name())));
     let source = manifests().map(|manifest| manifest.source.clone());
     let source = source.chain(reports().map(|report| report.source.name.clone())).next();
@@ -32,7 +47,7 @@ pub fn card(repo: &RepoId, client: &Client, user: &str, groups: &[Group], others
         quantized_by: user.to_owned(),
         base_model: manifests().find_map(|manifest| manifest.repository.clone()),
         source: source.unwrap_or_else(|| "a model that is not named".to_owned()),
-        revision: manifests().find_map(|manifest| manifest.revision.clone()).or(from_reports),
+        revision: revision.or(from_reports.filter(|_| !several)),
         source_card: None,
         tools: once(manifests().map(|manifest| manifest.tool.clone())),
         reference: manifests().find_map(|manifest| manifest.reference.clone()),
@@ -84,7 +99,7 @@ fn figures(report: &Report) -> Option<Figures> {
 
 /// GGUF files that the repository holds and this push does not: their rows are kept, with their reports where these are about the
 /// bytes that are there.
-pub fn others(client: &Client, repo: &RepoId, state: &State, groups: &[Group]) -> Result<Vec<CardFile>, Failure> {
+pub fn others(client: &Client, repo: &RepoId, state: &State, groups: &[Group]) -> Result<Vec<Other>, Failure> {
     let ours = |name: &str| groups.iter().flat_map(|group| &group.shards).any(|shard| shard.name.as_str() == name);
     let mut left: Vec<_> = state.files.iter().filter(|entry| entry.name.as_str().ends_with(".gguf")).collect();
     // What goes beside a model is none.
@@ -118,16 +133,27 @@ pub fn others(client: &Client, repo: &RepoId, state: &State, groups: &[Group]) -
         };
         let report = report.filter(same);
         let page = format!("{name}.report.md");
-        found.push(CardFile {
+        let manifest = read_manifest(client, repo, state, &format!("{name}.manifest.json"))?;
+        let about = |manifest: &Manifest| manifest.outputs.iter().any(|output| entries.iter().any(|e| hash(e) == output.sha256));
+        let manifest = manifest.filter(about);
+        let file = CardFile {
             shards: entries.iter().map(|entry| (entry.name.to_string(), entry.size, hash(entry))).collect(),
             file_type: report.as_ref().map(|report| report.file_type.clone()).unwrap_or_default(),
             bits_per_weight: report.as_ref().map(|report| report.bits_per_weight),
             verdict: judge(report.as_ref(), None).0,
             report: report.is_some().then_some(page).filter(|page| state.find(page).is_some()),
             figures: report.as_ref().and_then(figures),
-        });
+        };
+        found.push(Other { file, manifest });
     }
     Ok(found)
+}
+
+fn read_manifest(client: &Client, repo: &RepoId, state: &State, name: &str) -> Result<Option<Manifest>, Failure> {
+    let Some(entry) = state.find(name).filter(|entry| entry.size <= MANIFEST_BYTES) else { return Ok(None) };
+    let bytes = client.small_file(repo, &state.commit, entry, MANIFEST_BYTES).map_err(failure)?;
+    // One that cannot be read says nothing.
+    Ok(serde_json::from_slice(&bytes).ok())
 }
 
 /// `NAME` and `COUNT` of `NAME-00001-of-COUNT.gguf`.

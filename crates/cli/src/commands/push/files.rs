@@ -13,7 +13,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// A manifest has fewer bytes.
-const MANIFEST_BYTES: u64 = 16 << 20;
+pub const MANIFEST_BYTES: u64 = 16 << 20;
 
 /// What a manifest says that a card repeats.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,14 +28,14 @@ pub struct Manifest {
     pub file_type: Option<String>,
     pub imatrix: Option<Output>,
     #[serde(default)]
-    outputs: Vec<Output>,
+    pub outputs: Vec<Output>,
 }
 
 /// A file that a manifest names.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Output {
     pub name: String,
-    sha256: String,
+    pub sha256: String,
 }
 
 /// A GGUF file, or the shards of one.

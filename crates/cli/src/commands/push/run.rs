@@ -116,6 +116,9 @@ impl Push {
         let others = state.map(|state| card::others(&self.client, &self.repo, state, groups)).transpose()?.unwrap_or_default();
         let mut content = card::card(&self.repo, &self.client, &self.user, groups, others);
         if let Some(base) = &arguments.options.base_model {
+            if let Some(known) = content.base_model.as_ref().filter(|known| *known != base) {
+                output::warning(&format!("--base-model {base}: the manifests say that the files were made from {known}"));
+            }
             // The commit is one of the manifest's repository.
             content.revision = content.revision.take().filter(|_| content.base_model.as_ref().is_none_or(|known| known == base));
             content.base_model = Some(base.clone());
