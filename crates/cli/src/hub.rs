@@ -95,11 +95,15 @@ fn fetch(id: &str, revision: Option<&str>, _: Need, _: bool) -> Result<Located, 
         .hint(format!("`hf download {id}{revision} --local-dir {name}`, then name the directory {name}")))
 }
 
+/// An id as it stands, or from the address of a model's page, as it is copied from a browser.
+pub fn pasted(text: &str) -> &str {
+    let prefixes = ["https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/", "hf://"];
+    prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).map_or(text, |id| id.trim_end_matches('/'))
+}
+
 /// `org/name` or `org/name@revision`: what has the shape of it, and is no name of a file.
 fn repository_id(text: &str) -> Option<(&str, Option<&str>)> {
-    // What is copied from a browser.
-    let prefixes = ["https://huggingface.co/", "https://hf.co/", "hf.co/", "hf://"];
-    let text = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).map_or(text, |id| id.trim_end_matches('/'));
+    let text = pasted(text);
     let (id, revision) = match text.split_once('@') {
         Some((id, revision)) => (id, Some(revision)),
         None => (text, None),

@@ -33,7 +33,7 @@ pub use layout::{GgufTensor, Layout, TensorSpec, ggml_shape};
 pub use limits::Limits;
 pub use lookup::{FromValue, LookupError};
 pub use rules::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT};
-pub use shards::Shards;
+pub use shards::{Shards, shard_name};
 pub use split::{SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS_COUNT, SplitError, SplitLimits, parse_size, plan_shards, shard_path};
 pub use value::{Array, Metadata, Value};
 pub use value_type::ValueType;

@@ -103,7 +103,7 @@ fn alone(file: Gguf, count: u16) -> Result<Gguf, GgufError> {
 /// The other shards, by the given one's name; checked against what each says about itself.
 fn open_all(given: Gguf, count: u16, limits: &Limits) -> Result<Vec<Gguf>, GgufError> {
     let path = given.path().to_owned();
-    let Some((stem, given_no, given_count)) = path.file_name().and_then(|n| n.to_str()).and_then(parse_name) else {
+    let Some((stem, given_no, given_count)) = path.file_name().and_then(|n| n.to_str()).and_then(shard_name) else {
         return Err(fault(&path, ShardError::Name { count }));
     };
     check_number(&given, given_no, given_count)?;
@@ -138,8 +138,8 @@ fn check_number(shard: &Gguf, name_no: u32, name_count: u32) -> Result<(), GgufE
     Ok(())
 }
 
-/// `STEM-00002-of-00005.gguf` as (stem, 2, 5).
-fn parse_name(name: &str) -> Option<(&str, u32, u32)> {
+/// `STEM-00002-of-00005.gguf` as (stem, 2, 5): what llama.cpp calls shards.
+pub fn shard_name(name: &str) -> Option<(&str, u32, u32)> {
     let number = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
     let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (stem, no) = rest.rsplit_once('-')?;

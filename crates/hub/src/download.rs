@@ -89,7 +89,7 @@ impl Client {
     /// Whether the cache has at least a piece of one of these files.
     pub fn has_begun<'a>(&self, listing: &Listing, mut files: impl Iterator<Item = &'a Entry>) -> bool {
         let cache = RepoCache::new(&self.settings().cache, &listing.repo);
-        files.any(|entry| is_there(&cache, entry) || begun(&cache, entry) > 0)
+        files.any(|entry| cache.blob(&entry.blob()).is_file() || begun(&cache, entry) > 0)
     }
 
     /// A model as the cache has it, without asking anybody.

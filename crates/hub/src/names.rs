@@ -39,21 +39,11 @@ impl fmt::Display for RepoId {
     }
 }
 
-/// An id as it stands, or in an address of a model's page.
-pub fn pasted(text: &str) -> &str {
-    let prefixes = ["https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/", "hf://"];
-    match prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)) {
-        Some(id) => id.trim_end_matches('/'),
-        None => text,
-    }
-}
-
 impl FromStr for RepoId {
     type Err = HubError;
 
     fn from_str(text: &str) -> Result<Self, HubError> {
         let refuse = |why| HubError::BadName { what: "the repository id", name: printable(text, 200), why };
-        let text = pasted(text);
         let (owner, name) = text.split_once('/').ok_or_else(|| refuse("it is not of the form org/name"))?;
         for part in [owner, name] {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

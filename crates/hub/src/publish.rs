@@ -250,7 +250,7 @@ impl Client {
         };
         let changed: Vec<&Local> = files.iter().filter(|file| !before.has(file)).collect();
         let endpoint = self.settings().endpoint.trim_end_matches('/').to_owned();
-        if changed.is_empty() && wish.removed.is_empty() {
+        if changed.is_empty() {
             let url = format!("{endpoint}/{}/commit/{}", wish.repo, before.commit);
             return Ok(Published { commit: before.commit, url, changed: false, files: 0, sent: 0 });
         }

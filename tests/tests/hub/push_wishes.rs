@@ -182,6 +182,11 @@ fn tampered() -> Result<(), String> {
     let directory = weights.parent().and_then(|path| path.to_str()).ok_or("a plain path")?.to_owned();
     let out = case.home.path().join("x.gguf");
     let target = out.to_str().ok_or("a plain path")?;
+    let other = case.home.path().join("nf4");
+    let other = other.to_str().ok_or("a plain path")?;
+    let run = case.run(&["convert", &directory, "--type", "NF4", "--format", "safetensors", "--out", other])?;
+    let said = run.stderr.contains("was changed after its download");
+    ensure(run.code == Some(2) && said && !std::path::Path::new(other).exists(), || run.describe("exit code 2, no directory"))?;
     for more in [&[][..], &["--no-manifest"]] {
         let args = ["convert", &directory, "--type", "Q8_0", "--out", target, "--model-name", "bard", "--device", "cpu"];
         let run = case.run(&[&args[..], more].concat())?;

@@ -10,6 +10,7 @@ use crate::{names, output, texts, threads};
 use ggufsmith_checkpoint::{OpenOptions, Rounding};
 use ggufsmith_convert::recipe::RECIPES;
 use ggufsmith_gguf::parse_size;
+use ggufsmith_gguf::shard_name;
 use ggufsmith_verify::gate::{self, Config, Thresholds};
 use ggufsmith_verify::report::{self, Report, Status};
 use ggufsmith_verify::{FORWARD, Request, VerifyError};
@@ -191,12 +192,7 @@ impl Arguments {
 
 /// Of the shards of one file the one that was named first: any stands for all.
 fn one_of_each(files: &[PathBuf]) -> Vec<PathBuf> {
-    let set = |file: &PathBuf| {
-        let (stem, count) = file.to_str()?.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-        let (name, number) = stem.rsplit_once('-')?;
-        let five = |digits: &str| digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        (five(number) && five(count)).then(|| (name.to_owned(), count.to_owned()))
-    };
+    let set = |file: &PathBuf| shard_name(file.to_str()?).map(|(stem, _, count)| (stem.to_owned(), count));
     let mut seen = Vec::new();
     let is_new = |file: &&PathBuf| match set(file) {
         Some(set) if seen.contains(&set) => false,

@@ -18,6 +18,8 @@ pub enum QuantizeError {
     #[error(transparent)]
     Arch(#[from] ArchError),
     #[error(transparent)]
+    Damaged(#[from] ggufsmith_checkpoint::Damaged),
+    #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
     Sink(#[from] SinkError),

@@ -5,6 +5,7 @@ use super::{Quantization, QuantizeError, manifest};
 use crate::export::directory;
 use crate::manifest::{HashedFile, InputHasher};
 use crate::sink::{FileSink, FinishedFile, Sink, temporary_name};
+use ggufsmith_checkpoint::{keeps_promise, promised_sha256};
 use ggufsmith_core::TensorSource;
 use ggufsmith_core::schemes::dynamic8::Dynamic8;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,13 +55,15 @@ impl Quantization {
         let sink = FileSink::create(std::mem::take(&mut layout.files), run.force, &inputs)?;
         (run.begun)(&temporary);
         let hasher = InputHasher::new(self.unread(&inputs));
+        // As in conversions to GGUF: what the Hub's cache promises is kept, or nothing is written.
+        let wanted = run.manifest.is_some() || inputs.iter().any(|path| promised_sha256(path).is_some());
         let dynamic = Dynamic8::new();
         let put = |tensor: usize, offset: u64, bytes: &[u8]| {
             let (file, start) = layout.written[tensor].place;
             Ok(sink.put(file, start + offset, bytes)?)
         };
         let (result, hashes) = std::thread::scope(|scope| {
-            let hashes = run.manifest.is_some().then(|| scope.spawn(|| hasher.run()));
+            let hashes = wanted.then(|| scope.spawn(|| hasher.run()));
             let result = parallel(run, layout.jobs.len(), |index| {
                 let job = &layout.jobs[index];
                 Work { quantization: self, run, dynamic: &dynamic, put: &put }.write(job)?;
@@ -79,6 +82,9 @@ impl Quantization {
         result?;
         let hashes = hashes.transpose().map_err(QuantizeError::Hash)?.flatten();
         self.checkpoint.check_unchanged()?;
+        for (path, (_, sha256)) in inputs.iter().zip(hashes.iter().flatten()) {
+            keeps_promise(path, sha256)?;
+        }
         let finished = sink.finish()?;
         made.keep();
         if let (Some(command), Some(hashes)) = (&run.manifest, hashes) {

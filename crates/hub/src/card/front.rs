@@ -64,7 +64,7 @@ impl Front {
             }
             let line = format!("{}\n", line.trim_end_matches(['\n', '\r']));
             match (key(&line), front.entries.last_mut()) {
-                (Some(key), _) => front.entries.push((key.to_owned(), line.clone())),
+                (Some(key), _) => front.entries.push((key.to_owned(), line)),
                 (None, Some((_, text))) => text.push_str(&line),
                 (None, None) => front.entries.push((String::new(), line)),
             }

@@ -72,8 +72,12 @@ pub fn check_writable(gguf: &Path, directory: Option<&Path>) -> Result<(), FileE
     let mut name = json.file_name().unwrap_or_default().to_owned();
     name.push(".probe");
     let probe = json.with_file_name(name);
-    File::create(&probe).map_err(io_error(&probe, "creating"))?;
-    fs::remove_file(&probe).map_err(io_error(&probe, "removing"))
+    match OpenOptions::new().write(true).create_new(true).open(&probe) {
+        Ok(_) => fs::remove_file(&probe).map_err(io_error(&probe, "removing")),
+        // Somebody's, or another run's: then files can be made there.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(io_error(&probe, "creating")(error)),
+    }
 }
 
 /// Write the reports about files of one source, each beside its file or all into `directory`, which is created where it is missing.

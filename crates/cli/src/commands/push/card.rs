@@ -4,6 +4,7 @@ use super::files::{Group, MANIFEST_BYTES, Manifest, judge};
 use crate::failure::Failure;
 use crate::hub::failure;
 use crate::output;
+use ggufsmith_gguf::shard_name;
 use ggufsmith_hub::card::{Card, CardFile, Figures};
 use ggufsmith_hub::{Client, Hash, HubError, RepoId, State};
 use ggufsmith_verify::report::{self, Report};
@@ -118,8 +119,9 @@ pub fn others(client: &Client, repo: &RepoId, state: &State, groups: &[Group]) -
             }
         }
         // Shards of a file that nobody verified are one file all the same.
-        if let Some(set) = shard_set(&name) {
-            let (mine, others) = left.into_iter().partition(|entry| shard_set(entry.name.as_str()) == Some(set));
+        let set = |name: &str| shard_name(name).map(|(stem, _, count)| (stem.to_owned(), count));
+        if let Some(shards) = set(&name) {
+            let (mine, others) = left.into_iter().partition(|entry| set(entry.name.as_str()).as_ref() == Some(&shards));
             entries.extend::<Vec<_>>(mine);
             left = others;
         }
@@ -156,14 +158,6 @@ fn read_manifest(client: &Client, repo: &RepoId, state: &State, name: &str) -> R
     Ok(serde_json::from_slice(&bytes).ok())
 }
 
-/// `NAME` and `COUNT` of `NAME-00001-of-COUNT.gguf`.
-fn shard_set(name: &str) -> Option<(&str, &str)> {
-    let (stem, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-    let (name, number) = stem.rsplit_once('-')?;
-    let five = |digits: &str| digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    (five(number) && five(count)).then_some((name, count))
-}
-
 fn read_report(client: &Client, repo: &RepoId, state: &State, name: &str) -> Result<Option<Report>, Failure> {
     let Some(entry) = state.find(name).filter(|entry| entry.size <= REPORT_BYTES) else { return Ok(None) };
     let bytes = client.small_file(repo, &state.commit, entry, REPORT_BYTES).map_err(failure)?;
@@ -176,8 +170,7 @@ pub fn existing(client: &Client, repo: &RepoId, state: &State) -> Result<Option<
     let Some(entry) = state.find(CARD) else { return Ok(None) };
     let bytes = client.small_file(repo, &state.commit, entry, CARD_BYTES).map_err(failure)?;
     let text = String::from_utf8(bytes);
-    let refuse = |what: &str| Failure::new(format!("the {CARD} of {repo}: {what}")).hint("remove or repair it, then push again");
-    text.map(Some).map_err(|_| refuse("it is no text"))
+    text.map(Some).map_err(|_| Failure::new(format!("the {CARD} of {repo} is no text")).hint("remove or repair it, then push again"))
 }
 
 /// The source's card: license, language and tags come from it. Without it they are missing, which is said.

@@ -3,7 +3,7 @@
 use super::files::{self, Group};
 use super::{Arguments, card};
 use crate::failure::Failure;
-use crate::hub::{client, failure};
+use crate::hub::{client, failure, pasted};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::{output, units};
@@ -33,7 +33,7 @@ struct Upload {
 impl Push {
     /// Look whether repository, token and wishes are right; ask the user. Nothing is sent yet, nothing is read.
     pub fn begin(arguments: &Arguments, interrupt: &Interrupt) -> Result<Push, Failure> {
-        let repo: RepoId = arguments.repo.parse().map_err(failure)?;
+        let repo: RepoId = pasted(&arguments.repo).parse().map_err(failure)?;
         let revision = arguments.options.revision.as_deref().map_or_else(|| Ok(Revision::main()), str::parse).map_err(failure)?;
         if revision.is_commit() {
             return Err(Failure::new(format!("--revision {revision}: a commit takes no other commit; name a branch")));
